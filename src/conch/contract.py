@@ -1,0 +1,326 @@
+"""The request contract: the only place where a tensor's name, dtype, dims, default and range are written.
+
+The engine speaks the tensor names of NVIDIA's TensorRT-LLM backend, so that its C++ backend, the Python engine and
+existing clients are interchangeable. The ensembles' public names are those of the ``ensemble`` model there. A
+control of a request (temperature, max_tokens, ...) is declared once, with both names; every config.pbtxt, the
+validation and the reference table in the docs are made from these declarations.
+
+Dims leave out the batch dimension, as in config.pbtxt: on the wire every tensor has one more, in front.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+
+class DType(str, Enum):
+    """Tensor dtypes by their name in the KServe v2 protocol."""
+
+    BYTES = "BYTES"
+    BOOL = "BOOL"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    UINT64 = "UINT64"
+    FP32 = "FP32"
+
+    @property
+    def triton_name(self) -> str:
+        """Name in config.pbtxt (``TYPE_...``)."""
+        return "TYPE_STRING" if self is DType.BYTES else f"TYPE_{self.value}"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a model.
+
+    Attributes:
+        name: its name on the wire.
+        dtype: element type.
+        dims: shape without the batch dimension; -1 is any length.
+        doc: meaning and unit, one line.
+        optional: an input that a request may leave out; for outputs, one that a response may leave out.
+        ragged: rows of different length may be batched together by Triton.
+    """
+
+    name: str
+    dtype: DType
+    dims: tuple[int, ...]
+    doc: str
+    optional: bool = False
+    ragged: bool = False
+
+    def renamed(self, name: str) -> TensorSpec:
+        """The same tensor under another name."""
+        return replace(self, name=name)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values a control may take, ends included unless ``*_open``; NaN and infinities are never in range."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+
+    def contains(self, value: float) -> bool:
+        """Whether ``value`` is allowed."""
+        if not math.isfinite(value):
+            return False
+        above = value > self.low if self.low_open else value >= self.low
+        return above and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            if self.low == -math.inf:
+                return "a finite number"
+            low = _plain(self.low)
+            return f"a finite number > {low}" if self.low_open else f"a finite number >= {low}"
+        return f"in {'(' if self.low_open else '['}{_plain(self.low)}, {_plain(self.high)}]"
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control of one request: how long, how random, when to stop, what to return.
+
+    Attributes:
+        name: public name, on the ensembles.
+        engine_name: the TensorRT-LLM backend's name, on the engine.
+        dtype, dims: as in TensorSpec.
+        doc: meaning, unit and default.
+        allowed: numeric range, None where any value of the dtype will do.
+    """
+
+    name: str
+    engine_name: str
+    dtype: DType
+    doc: str
+    dims: tuple[int, ...] = (1,)
+    allowed: Range | None = None
+
+    @property
+    def public(self) -> TensorSpec:
+        """As an optional input of an ensemble and of the tokenizer."""
+        return TensorSpec(self.name, self.dtype, self.dims, self.doc, optional=True)
+
+    @property
+    def engine(self) -> TensorSpec:
+        """As an optional output of the tokenizer and an optional input of the engine."""
+        return TensorSpec(self.engine_name, self.dtype, self.dims, self.doc, optional=True)
+
+
+MAX_TOKENS = Control(
+    "max_tokens", "request_output_len", DType.INT32,
+    "Most tokens to generate. Default: default_max_tokens of the spec, or what the context has left.",
+    allowed=Range(1),
+)
+MIN_TOKENS = Control(
+    "min_tokens", "min_tokens", DType.INT32,
+    "End-of-sequence cannot be chosen before this many tokens. Default 0.", allowed=Range(0),
+)
+TEMPERATURE = Control(
+    "temperature", "temperature", DType.FP32,
+    "Divides the logits; 0 is greedy. Default: 1 if top_k, top_p or min_p asks for sampling, else greedy.",
+    allowed=Range(0, 100),
+)
+TOP_K = Control(
+    "top_k", "runtime_top_k", DType.INT32,
+    "Sample among the k likeliest tokens; 1 is greedy, 0 is all. Default 0.", allowed=Range(0),
+)
+TOP_P = Control(
+    "top_p", "runtime_top_p", DType.FP32,
+    "Sample among the likeliest tokens whose probabilities reach p; 0 is greedy, 1 is all. Default 1.",
+    allowed=Range(0, 1),
+)
+MIN_P = Control(
+    "min_p", "min_p", DType.FP32,
+    "Drop tokens less likely than min_p times the likeliest one. Default 0.", allowed=Range(0, 1),
+)
+REPETITION_PENALTY = Control(
+    "repetition_penalty", "repetition_penalty", DType.FP32,
+    "Divides the logits of tokens already in prompt or answer; 1 is off. Default 1.",
+    allowed=Range(0, 10, low_open=True),
+)
+PRESENCE_PENALTY = Control(
+    "presence_penalty", "presence_penalty", DType.FP32,
+    "Subtracted once from the logit of a token already in the answer. Default 0.", allowed=Range(-2, 2),
+)
+FREQUENCY_PENALTY = Control(
+    "frequency_penalty", "frequency_penalty", DType.FP32,
+    "Subtracted from a token's logit for every time it is in the answer. Default 0.", allowed=Range(-2, 2),
+)
+SEED = Control("seed", "seed", DType.UINT64, "Seed of the sampler. Default: drawn anew for every request.")
+END_ID = Control(
+    "end_id", "end_id", DType.INT32,
+    "Token id that ends the answer; -1: none does. Default: the model's.", allowed=Range(-1),
+)
+PAD_ID = Control(
+    "pad_id", "pad_id", DType.INT32,
+    "Token id that fills up shorter rows of output_ids. Default: the model's.", allowed=Range(0),
+)
+STOP_WORDS = Control(
+    "stop_words", "stop_words", DType.BYTES,
+    'Texts that end the answer, cut before the first of them; "" means none.', dims=(-1,),
+)
+STREAM = Control(
+    "stream", "streaming", DType.BOOL, "One response per token batch instead of one in all. Default false."
+)
+RETURN_NUM_INPUT_TOKENS = Control(
+    "return_num_input_tokens", "return_num_input_tokens", DType.BOOL,
+    "Send num_input_tokens with the responses. Default false.",
+)
+RETURN_NUM_OUTPUT_TOKENS = Control(
+    "return_num_output_tokens", "return_num_output_tokens", DType.BOOL,
+    "Send num_output_tokens with the responses. Default false.",
+)
+EXCLUDE_INPUT_IN_OUTPUT = Control(
+    "exclude_input_in_output", "exclude_input_in_output", DType.BOOL,
+    "The answer does not repeat the prompt. Default true; false is refused.",
+)
+
+CONTROLS: tuple[Control, ...] = (
+    MAX_TOKENS, MIN_TOKENS, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, PRESENCE_PENALTY,
+    FREQUENCY_PENALTY, SEED, END_ID, PAD_ID, STOP_WORDS, STREAM, RETURN_NUM_INPUT_TOKENS, RETURN_NUM_OUTPUT_TOKENS,
+    EXCLUDE_INPUT_IN_OUTPUT,
+)  # fmt: skip
+
+# --- text side -------------------------------------------------------------------------------------------------
+
+TEXT_INPUT = TensorSpec(
+    "text_input", DType.BYTES, (1,), "Prompt as UTF-8 text, taken as it is. Exactly one of this and messages.",
+    optional=True,
+)
+MESSAGES = TensorSpec(
+    "messages", DType.BYTES, (1,),
+    "Chat as a JSON list of {role, content}; the model's chat template makes the prompt of it.", optional=True,
+)
+TEXT_OUTPUT = TensorSpec("text_output", DType.BYTES, (1,), "Text of this response: a piece of the answer if streamed.")
+FINISH_REASON = TensorSpec(
+    "finish_reason", DType.BYTES, (1,), "stop, length or cancelled; on the last response only.", optional=True
+)
+NUM_INPUT_TOKENS = TensorSpec(
+    "num_input_tokens", DType.INT32, (1,), "Tokens of the prompt; if return_num_input_tokens.", optional=True
+)
+NUM_OUTPUT_TOKENS = TensorSpec(
+    "num_output_tokens", DType.INT32, (1,), "Tokens of this response alone; if return_num_output_tokens.",
+    optional=True,
+)
+BATCH_INDEX = TensorSpec(
+    "batch_index", DType.INT32, (1,), "Row of the request that a streamed response belongs to; if it has rows > 1.",
+    optional=True,
+)
+
+# --- token side ------------------------------------------------------------------------------------------------
+
+INPUT_IDS = TensorSpec("input_ids", DType.INT32, (-1,), "Token ids of the prompt, rows padded at the end.", ragged=True)
+INPUT_LENGTHS = TensorSpec("input_lengths", DType.INT32, (1,), "Tokens of each row of input_ids.")
+OUTPUT_IDS = TensorSpec(
+    "output_ids", DType.INT32, (-1, -1), "Token ids of this response: (beam, token); rows padded at the end.",
+    ragged=True,
+)
+SEQUENCE_LENGTH = TensorSpec("sequence_length", DType.INT32, (-1,), "Tokens of each beam of output_ids: (beam,).")
+CONTEXT_IDS = TensorSpec(
+    "context_ids", DType.INT32, (-1,),
+    "The text-bearing tokens just before output_ids, as many as decoding needs; absent at the start of an answer.",
+    optional=True, ragged=True,
+)
+TRIM_CHARS = TensorSpec(
+    "trim_chars", DType.INT32, (1,), "Characters to cut from the end of this response's text (a stop word).",
+    optional=True,
+)
+
+FINISH_REASONS = ("stop", "length", "cancelled")
+
+# Names that other clients use for a control of the contract. The public name comes first.
+ALIASES: dict[str, str] = {"random_seed": SEED.name, "min_length": MIN_TOKENS.name}
+
+# Request parameters that Triton or its clients add on their own: not fields of the contract, and no misspelling.
+TRITON_PARAMETERS = frozenset(
+    {
+        "id", "priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output",
+        "triton_enable_empty_final_response", "triton_final_response", "headers", "classification",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """Inputs and outputs of one model of the repository.
+
+    Attributes:
+        name: model name; the folder's name in the repository.
+        inputs, outputs: tensors, in the order in which they are declared to Triton.
+        decoupled: may send any number of responses per request.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    decoupled: bool = False
+
+
+TOKENIZER = ModelContract(
+    "tokenizer",
+    inputs=(TEXT_INPUT, MESSAGES, *(c.public for c in CONTROLS)),
+    outputs=(INPUT_IDS, INPUT_LENGTHS, *(c.engine for c in CONTROLS)),
+)
+ENGINE = ModelContract(
+    "llama_engine",
+    inputs=(INPUT_IDS, INPUT_LENGTHS, *(c.engine for c in CONTROLS)),
+    outputs=(
+        OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS,
+        BATCH_INDEX,
+    ),
+    decoupled=True,
+)  # fmt: skip
+DETOKENIZER = ModelContract(
+    "detokenizer",
+    inputs=(OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, replace(FINISH_REASON, optional=True)),
+    outputs=(TEXT_OUTPUT,),
+)
+STAGES = (TOKENIZER, ENGINE, DETOKENIZER)
+
+
+@dataclass(frozen=True)
+class EnsembleContract:
+    """The three stages in a row, under public names.
+
+    Attributes:
+        name: model name.
+        renames: public name of a tensor -> its name in this ensemble, where it differs.
+    """
+
+    name: str
+    renames: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Every input of the tokenizer, under this ensemble's names."""
+        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in TOKENIZER.inputs)
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The text first, as clients that read output 0 expect, then what the engine reports."""
+        reported = (FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, BATCH_INDEX)
+        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in (TEXT_OUTPUT, *reported))
+
+
+ENSEMBLE = EnsembleContract("ensemble")
+PIPELINE = EnsembleContract(
+    "llama_pipeline", renames={TEXT_INPUT.name: "INPUT_TEXT", TEXT_OUTPUT.name: "OUTPUT_TEXT"}
+)
+ENSEMBLES = (ENSEMBLE, PIPELINE)
+MODEL_NAMES = tuple(m.name for m in (*STAGES, *ENSEMBLES))
+
+# --- where the server listens ------------------------------------------------------------------------------------
+
+DEFAULT_HOST = "127.0.0.1"
+HTTP_PORT_VARIABLE, DEFAULT_HTTP_PORT = "CONCH_HTTP_PORT", 8000
+GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT = "CONCH_GRPC_PORT", 8001
+METRICS_PORT_VARIABLE, DEFAULT_METRICS_PORT = "CONCH_METRICS_PORT", 8002
+HOST_VARIABLE = "CONCH_HOST"

