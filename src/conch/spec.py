@@ -99,7 +99,7 @@ class Engine(_Model):
         deterministic: greedy answers do not depend on what else is in the batch. Slower (docs/operations.md).
         kv_cache_type: precision of the KV cache.
         inference_precision: precision of activations.
-        kv_cache_bytes: memory for the KV cache.
+        kv_cache_gib: memory for the KV cache, in GiB (OpenVINO GenAI takes whole ones).
         enable_kv_cache_reuse: prefix caching: blocks of a prompt seen before are not computed again.
         max_batch_size: sequences in flight at once; more wait.
         max_num_tokens: most tokens computed in one step, prompts and answers together.
@@ -115,7 +115,7 @@ class Engine(_Model):
     deterministic: bool = False
     kv_cache_type: KvCacheType = KvCacheType.AUTO
     inference_precision: InferencePrecision = InferencePrecision.AUTO
-    kv_cache_bytes: int = Field(default=1 << 30, ge=1 << 24, le=1 << 44)
+    kv_cache_gib: int = Field(default=1, ge=1, le=4096)
     enable_kv_cache_reuse: bool = True
     max_batch_size: int = Field(default=64, ge=1, le=4096)
     max_num_tokens: int = Field(default=256, ge=16, le=1 << 20)

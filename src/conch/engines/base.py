@@ -1,0 +1,55 @@
+"""What an engine is: token ids in, token ids out, in batches that form and dissolve while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from conch.errors import ConchError
+from conch.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One answer to generate.
+
+    Attributes:
+        request_id: unique in the life of the engine.
+        input_ids: prompt; every id is in the vocabulary, the length within the limits (checked before).
+        params: controls, validated.
+    """
+
+    request_id: int
+    input_ids: Sequence[int]
+    params: SamplingParams
+
+
+class TokenSink(Protocol):
+    """Where an engine delivers. Called from the engine's own thread: must return at once and never raise."""
+
+    def tokens(self, request_id: int, ids: list[int], finish_reason: str | None) -> None:
+        """New tokens of a request, at least one unless it ends; finish_reason (stop, length) ends it."""
+
+    def failed(self, request_id: int, error: ConchError) -> None:
+        """The request ended without an answer."""
+
+    def step_done(self) -> None:
+        """A step of the engine is over: everything that it produced has been delivered."""
+
+
+class Engine(Protocol):
+    """A running engine. Its methods may be called from any thread."""
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queue a request.
+
+        Raises:
+            ConchError: the engine cannot take it.
+        """
+
+    def cancel(self, request_id: int) -> None:
+        """Give a request up and free what it holds; nothing more is delivered for it. Unknown ids are ignored."""
+
+    def close(self) -> None:
+        """Stop. Requests in flight end with UnavailableError."""
