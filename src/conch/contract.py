@@ -236,8 +236,8 @@ TRIM_CHARS = TensorSpec(
 
 FINISH_REASONS = ("stop", "length", "cancelled")
 
-# Names that other clients use for a control of the contract. The public name comes first.
-ALIASES: dict[str, str] = {"random_seed": SEED.name, "min_length": MIN_TOKENS.name}
+# Names that other clients use for a control (TensorRT-LLM before 0.20): alias -> control.
+ALIASES: dict[str, Control] = {"random_seed": SEED, "min_length": MIN_TOKENS}
 
 # Request parameters that Triton or its clients add on their own: not fields of the contract, and no misspelling.
 TRITON_PARAMETERS = frozenset(
@@ -264,9 +264,12 @@ class ModelContract:
     decoupled: bool = False
 
 
+# fmt: off
 TOKENIZER = ModelContract(
     "tokenizer",
-    inputs=(TEXT_INPUT, MESSAGES, *(c.public for c in CONTROLS)),
+    inputs=(
+        TEXT_INPUT, MESSAGES, *(c.public for c in CONTROLS), *(c.public.renamed(n) for n, c in ALIASES.items())
+    ),
     outputs=(INPUT_IDS, INPUT_LENGTHS, *(c.engine for c in CONTROLS)),
 )
 ENGINE = ModelContract(
@@ -277,12 +280,14 @@ ENGINE = ModelContract(
         BATCH_INDEX,
     ),
     decoupled=True,
-)  # fmt: skip
-DETOKENIZER = ModelContract(
+)
+DE# fmt: off
+TOKENIZER = ModelContract(
     "detokenizer",
     inputs=(OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, replace(FINISH_REASON, optional=True)),
     outputs=(TEXT_OUTPUT,),
 )
+# fmt: on
 STAGES = (TOKENIZER, ENGINE, DETOKENIZER)
 
 

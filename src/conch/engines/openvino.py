@@ -124,6 +124,7 @@ class OpenVinoEngine(Engine):
         self._sink = sink
         self._inbox: queue.SimpleQueue[GenerationRequest | int | None] = queue.SimpleQueue()
         self._live: dict[int, Any] = {}  # request id -> GenerationHandle
+        self._cancelled = False  # blocks of a cancelled request wait to be freed
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="openvino-step", daemon=True)
         self._thread.start()
@@ -143,10 +144,11 @@ class OpenVinoEngine(Engine):
 
     def _run(self) -> None:
         while self._take_in():
-            if not self._live:
+            if not (self._live or self._cancelled):
                 continue
             try:
-                self._pipeline.step()
+                self._cancelled = False
+                self._pipeline.step()  # frees what cancelled requests held, too
                 self._hand_out()
             except Exception:
                 _log.exception("a step of the engine failed; %d requests end", len(self._live))
@@ -157,7 +159,7 @@ class OpenVinoEngine(Engine):
 
     def _take_in(self) -> bool:
         """Take what was submitted and cancelled; wait for it when there is nothing else to do. False: close."""
-        wait = not self._live
+        wait = not (self._live or self._cancelled)
         while True:
             try:
                 item = self._inbox.get(block=wait)
@@ -170,7 +172,7 @@ class OpenVinoEngine(Engine):
                 handle = self._live.pop(item, None)
                 if handle is not None:
                     handle.cancel()
-                    self._pipeline.step()  # the pipeline frees the blocks of cancelled requests in its next step
+                    self._cancelled = True
             else:
                 self._add(item)
 

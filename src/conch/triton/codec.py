@@ -1,0 +1,113 @@
+"""Tensors to values and back: the only place that knows how a row of a request lies in Triton's arrays."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from conch.contract import ALIASES, CONTROLS, TRITON_PARAMETERS, DType, TensorSpec
+from conch.errors import Code, ConchError, InvalidArgumentError
+
+_NUMPY: dict[DType, Any] = {
+    DType.BYTES: np.object_, DType.BOOL: np.bool_, DType.INT32: np.int32, DType.INT64: np.int64,
+    DType.UINT64: np.uint64, DType.FP32: np.float32,
+}  # fmt: skip
+_TRITON_CODES = {
+    Code.INVALID_ARGUMENT: pb_utils.TritonError.INVALID_ARG,
+    Code.NOT_FOUND: pb_utils.TritonError.NOT_FOUND,
+    Code.ALREADY_EXISTS: pb_utils.TritonError.ALREADY_EXISTS,
+    Code.UNSUPPORTED: pb_utils.TritonError.UNSUPPORTED,
+    Code.UNAVAILABLE: pb_utils.TritonError.UNAVAILABLE,
+    Code.CANCELLED: pb_utils.TritonError.CANCELLED,
+}
+_PUBLIC_NAMES = {**{c.name: c for c in CONTROLS}, **ALIASES}
+_ENGINE_NAMES = {c.engine_name: c for c in CONTROLS}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def read_arrays(request: pb_utils.InferenceRequest) -> Arrays:
+    """Every input of a request: name -> array with the batch dimension in front."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def tensor(spec: TensorSpec, value: Any, dims: Sequence[int]) -> pb_utils.Tensor:
+    """An output tensor.
+
+    Args:
+        spec: name and dtype.
+        value: numbers, or bytes for BYTES; reshaped to ``dims``.
+        dims: whole shape, the batch dimension included.
+    """
+    return pb_utils.Tensor(spec.name, np.array(value, dtype=_NUMPY[spec.dtype]).reshape(dims))
+
+
+def public_controls(arrays: Arrays, rows: int) -> list[dict[str, Any]]:
+    """Controls of each row of a request under public names.
+
+    Returns:
+        One dict per row: control name -> value; only what was sent.
+
+    Raises:
+        InvalidArgumentError: a control and its alias were both sent.
+    """
+    for alias, control in ALIASES.items():
+        if alias in arrays and control.name in arrays:
+            raise InvalidArgumentError(f"{alias} is another name of {control.name}: send one of them, not both")
+    return _controls(arrays, rows, _PUBLIC_NAMES)
+
+
+def engine_controls(arrays: Arrays, rows: int) -> list[dict[str, Any]]:
+    """Controls of each row of a request under the engine's names; keys are public names all the same."""
+    return _controls(arrays, rows, _ENGINE_NAMES)
+
+
+def _controls(arrays: Arrays, rows: int, names: Mapping[str, Any]) -> list[dict[str, Any]]:
+    values: list[dict[str, Any]] = [{} for _ in range(rows)]
+    for name, array in arrays.items():
+        control = names.get(name)
+        if control is None:
+            continue
+        for row, target in enumerate(values):
+            items = array[row].reshape(-1)
+            target[control.name] = list(items) if control.dims == (-1,) else items[0].item()
+    return values
+
+
+def engine_tensors(arrays: Arrays) -> list[pb_utils.Tensor]:
+    """The controls of a request, renamed from public to engine names, to be handed on as they are."""
+    return [pb_utils.Tensor(_PUBLIC_NAMES[n].engine_name, a) for n, a in arrays.items() if n in _PUBLIC_NAMES]
+
+
+def refuse_unknown_parameters(request: pb_utils.InferenceRequest, known: Iterable[str]) -> None:
+    """Refuse request parameters that are nobody's.
+
+    Triton turns every key of an HTTP generate body that is no input of the model into a request parameter, so this is
+    where a misspelt field shows up.
+
+    Args:
+        known: input names, for the suggestion.
+
+    Raises:
+        InvalidArgumentError: names the field and the nearest one that exists.
+    """
+    text = request.parameters()
+    if not text:
+        return
+    unknown = sorted(set(json.loads(text)) - TRITON_PARAMETERS)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], list(known), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InvalidArgumentError(f"unknown field {unknown[0]}{hint}")
+
+
+def error_response(error: ConchError) -> pb_utils.InferenceResponse:
+    """An answer that carries an error, with Triton's code for it."""
+    code = _TRITON_CODES.get(error.code, pb_utils.TritonError.INTERNAL)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

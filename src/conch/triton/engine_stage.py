@@ -1,0 +1,110 @@
+"""Middle stage: requests in, tokens out as the engine makes them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from conch.contract import INPUT_IDS, INPUT_LENGTHS, STREAM
+from conch.engines.base import GenerationRequest
+from conch.engines.factory import create_engine
+from conch.errors import ConchError, InvalidArgumentError
+from conch.repository.artifacts import ENGINE_DIR
+from conch.repository.settings import ReleaseSettings
+from conch.sampling import resolve
+from conch.text.detokenizer import ContextTracker
+from conch.text.stop_words import StopMatcher
+from conch.text.token_bytes import TokenBytes
+from conch.triton import codec
+from conch.triton.guard import as_conch_error
+from conch.triton.outbox import Answer, Call, Outbox
+
+_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class EngineStage:
+    """The engine of one version, behind Triton's decoupled API.
+
+    Args:
+        folder: version folder in the repository.
+
+    Raises:
+        RepositoryError: a file is missing or damaged, or the engine cannot be loaded.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        settings = ReleaseSettings.read(folder)
+        self._limits = settings.limits
+        self._table = TokenBytes.load(folder, settings.limits.vocab_size)
+        self._outbox = Outbox()
+        self._request_ids = itertools.count(1)
+        self._engine = create_engine(settings.spec.engine, folder / ENGINE_DIR, self._outbox)
+        self._outbox.start(self._engine)
+
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
+        """Take requests in; answers go through each request's response sender.
+
+        Responses: OUTPUT_IDS (rows, 1, tokens), SEQUENCE_LENGTH (rows, 1), and what conch.contract.ENGINE lists as optional. One response
+        for each token batch of a row when streamed, else one for all rows.
+        """
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                prompts, answers = self._read(request)
+                self._outbox.register(Call(sender, answers))
+                for ids, answer in zip(prompts, answers, strict=True):
+                    self._engine.submit(GenerationRequest(answer.request_id, ids, answer.params))
+            except Exception as error:
+                sender.send(codec.error_response(as_conch_error(error)), _FINAL)
+
+    def close(self) -> None:
+        """Stop the engine; what is in flight ends with an error."""
+        self._engine.close()
+        self._outbox.close()
+
+    def _read(self, request: pb_utils.InferenceRequest) -> tuple[list[list[int]], list[Answer]]:
+        arrays = codec.read_arrays(request)
+        input_ids, lengths = arrays[INPUT_IDS.name], arrays[INPUT_LENGTHS.name]
+        rows = len(input_ids)
+        controls = codec.engine_controls(arrays, rows)
+        if len({bool(c.get(STREAM.name, False)) for c in controls}) > 1:
+            raise InvalidArgumentError(f"{STREAM.name} must be the same for every row of a request")
+        prompts: list[list[int]] = []
+        answers: list[Answer] = []
+        for row in range(rows):
+            try:
+                ids = self._prompt(input_ids[row], int(lengths[row][0]))
+                answers.append(self._answer(controls[row], len(ids)))
+            except ConchError as error:
+                if rows > 1:
+                    raise type(error)(f"row {row}: {error.message}", mend=error.mend) from None
+                raise
+            prompts.append(ids)
+        return prompts, answers
+
+    def _prompt(self, row: Any, length: int) -> list[int]:
+        if not 1 <= length <= len(row):
+            raise InvalidArgumentError(f"{INPUT_LENGTHS.name} must be in [1, {len(row)}], got {length}")
+        if length > self._limits.max_input_len:
+            raise InvalidArgumentError(
+                f"{INPUT_IDS.name} must have at most {self._limits.max_input_len} tokens, got {length}"
+            )
+        ids: list[int] = row[:length].tolist()
+        if min(ids) < 0 or max(ids) >= self._limits.vocab_size:
+            bad = next(i for i in ids if not 0 <= i < self._limits.vocab_size)
+            raise InvalidArgumentError(f"{INPUT_IDS.name} must be in [0, {self._limits.vocab_size}), got {bad}")
+        return ids
+
+    def _answer(self, controls: dict[str, Any], input_tokens: int) -> Answer:
+        params = resolve(controls, input_tokens, self._limits)
+        return Answer(
+            request_id=next(self._request_ids),
+            params=params,
+            input_tokens=input_tokens,
+            context=ContextTracker(self._table),
+            matcher=StopMatcher(self._table, params.stop_words) if params.stop_words else None,
+        )
