@@ -94,6 +94,7 @@ class Control:
         dtype, dims: as in TensorSpec.
         doc: meaning, unit and default.
         allowed: numeric range, None where any value of the dtype will do.
+        ragged: as in TensorSpec.
     """
 
     name: str
@@ -102,16 +103,17 @@ class Control:
     doc: str
     dims: tuple[int, ...] = (1,)
     allowed: Range | None = None
+    ragged: bool = False
 
     @property
     def public(self) -> TensorSpec:
         """As an optional input of an ensemble and of the tokenizer."""
-        return TensorSpec(self.name, self.dtype, self.dims, self.doc, optional=True)
+        return TensorSpec(self.name, self.dtype, self.dims, self.doc, optional=True, ragged=self.ragged)
 
     @property
     def engine(self) -> TensorSpec:
         """As an optional output of the tokenizer and an optional input of the engine."""
-        return TensorSpec(self.engine_name, self.dtype, self.dims, self.doc, optional=True)
+        return TensorSpec(self.engine_name, self.dtype, self.dims, self.doc, optional=True, ragged=self.ragged)
 
 
 MAX_TOKENS = Control(
@@ -165,7 +167,7 @@ PAD_ID = Control(
 )
 STOP_WORDS = Control(
     "stop_words", "stop_words", DType.BYTES,
-    'Texts that end the answer, cut before the first of them; "" means none.', dims=(-1,),
+    'Texts that end the answer, cut before the first of them; "" means none.', dims=(-1,), ragged=True,
 )
 STREAM = Control(
     "stream", "streaming", DType.BOOL, "One response per token batch instead of one in all. Default false."

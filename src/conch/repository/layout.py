@@ -1,0 +1,229 @@
+"""Writes a release into a model repository: beside first, then renamed, so that nobody ever sees half of one.
+
+A version is immutable: its folders are written once. What changes is which version the config.pbtxt files pin.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import py_compile
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+from conch.contract import ENGINE, ENSEMBLES, MODEL_NAMES, STAGES, TOKENIZER
+from conch.errors import BuildError, RepositoryError
+from conch.repository.artifacts import ENGINE_DIR, Artifacts
+from conch.repository.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    file_entry,
+    finished_versions,
+    manifest_path,
+    release_files,
+)
+from conch.repository.pbtxt import CONFIG_FILE, model_configs
+from conch.repository.settings import ReleaseSettings
+from conch.sampling import Limits
+from conch.spec import ModelSpec
+from conch.text.files import TOKENIZER_FILE, TokenizerMeta
+
+BACKENDS_DIR = Path(__file__).resolve().parents[3] / "python_backends"
+MODEL_FILE = "model.py"
+_STAGING_PREFIX = ".staging-"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release in a repository.
+
+    Attributes:
+        path: the repository.
+        name: of the model.
+        version: its number.
+        created: False: an equal one was there already.
+    """
+
+    path: Path
+    name: str
+    version: int
+    created: bool = False
+
+
+def release_limits(spec: ModelSpec, meta: TokenizerMeta) -> Limits:
+    """What spec and model allow together.
+
+    Raises:
+        BuildError: the spec asks for more context than the model has.
+    """
+    context = meta.max_position_embeddings
+    max_seq_len = spec.engine.max_seq_len or context
+    if max_seq_len > context:
+        raise BuildError(f"engine.max_seq_len must be at most {context}, the model's context, got {max_seq_len}")
+    max_input_len = spec.engine.max_input_len or max_seq_len - 1
+    if max_input_len >= max_seq_len:
+        raise BuildError(f"engine.max_input_len must be < {max_seq_len}, the context, got {max_input_len}")
+    return Limits(
+        vocab_size=meta.vocab_size,
+        max_input_len=max_input_len,
+        max_seq_len=max_seq_len,
+        default_max_tokens=spec.serving.default_max_tokens,
+        eos_token_ids=meta.eos_token_ids,
+        pad_token_id=meta.pad_token_id,
+        max_stop_words=spec.serving.max_stop_words,
+        max_stop_word_chars=spec.serving.max_stop_word_chars,
+    )
+
+
+def write_release(repository: Path, spec: ModelSpec, artifacts: Artifacts, version: int | None = None) -> Release:
+    """Write a release and pin the ensembles to it.
+
+    An equal release that is there already is kept, and pinned again.
+
+    Args:
+        repository: model repository; made if missing.
+        spec: model spec.
+        artifacts: finished files.
+        version: its number; None: the next free one.
+
+    Raises:
+        BuildError: the version is there and differs, or the spec asks for what the model cannot do.
+        OSError: no space, no permission; nothing is left behind.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    with _locked(repository):
+        _remove_leftovers(repository)
+        fingerprint = _fingerprint(spec, artifacts)
+        equal = [v for v in finished_versions(repository) if _is_equal(repository, v, fingerprint)]
+        if version is not None and version in finished_versions(repository) and version not in equal:
+            raise BuildError(
+                f"version {version} of {repository} exists and was built from something else",
+                mend="Versions never change: choose another number, or leave it out to get the next one",
+            )
+        found = version if version in equal else (equal[-1] if equal and version is None else None)
+        chosen = found or version or max(finished_versions(repository), default=0) + 1
+        if found is None:
+            _write_version(repository, spec, artifacts, chosen, fingerprint)
+        pin(repository, spec, chosen)
+        return Release(repository, spec.name, chosen, created=found is None)
+
+
+def pin(repository: Path, spec: ModelSpec, version: int) -> None:
+    """Write every config.pbtxt for ``version``, the ensembles last; files that are right already are left alone."""
+    for name, text in model_configs(spec, version).items():
+        path = repository / name / CONFIG_FILE
+        path.parent.mkdir(exist_ok=True)
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        beside = path.with_name(f".{CONFIG_FILE}.{os.getpid()}")
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+
+
+def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, version: int, fingerprint: str) -> None:
+    settings = ReleaseSettings(spec, release_limits(spec, TokenizerMeta.read(artifacts.tokenizer_dir)))
+    staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
+    try:
+        for name in MODEL_NAMES:
+            _write_model(staging / name / str(version), name, artifacts, settings)
+        files = {
+            str(path.relative_to(staging)): file_entry(path)
+            for name in MODEL_NAMES
+            for path in release_files(staging / name / str(version))
+        }
+        Manifest(
+            name=spec.name,
+            version=version,
+            fingerprint=fingerprint,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            conch_version=package_version("conch"),
+            provenance=artifacts.provenance,
+            files=files,
+        ).write(staging / MANIFEST_FILE)
+        for name in MODEL_NAMES:
+            (repository / name).mkdir(exist_ok=True)
+            (staging / name / str(version)).rename(repository / name / str(version))
+        # The manifest is what makes a release: it comes last.
+        (staging / MANIFEST_FILE).rename(manifest_path(repository, version))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_model(folder: Path, name: str, artifacts: Artifacts, settings: ReleaseSettings) -> None:
+    folder.mkdir(parents=True)
+    settings.write(folder)
+    if name in {e.name for e in ENSEMBLES}:
+        return
+    shutil.copyfile(BACKENDS_DIR / name / MODEL_FILE, folder / MODEL_FILE)
+    # Compiled now: the first load would write __pycache__, change the folder's time, and make Triton reload the version later.
+    py_compile.compile(str(folder / MODEL_FILE), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    if name == TOKENIZER.name:
+        for path in sorted(artifacts.tokenizer_dir.iterdir()):
+            shutil.copyfile(path, folder / path.name)
+    else:
+        shutil.copyfile(artifacts.tokenizer_dir / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    if name == ENGINE.name:
+        shutil.copytree(artifacts.engine_dir, folder / ENGINE_DIR, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+
+
+def _fingerprint(spec: ModelSpec, artifacts: Artifacts) -> str:
+    digest = hashlib.sha256(spec.canonical_json().encode())
+    digest.update(repr(sorted(asdict(artifacts.provenance).items())).encode())
+    digest.update(package_version("conch").encode())
+    for stage in STAGES:
+        digest.update((BACKENDS_DIR / stage.name / MODEL_FILE).read_bytes())
+    for path in sorted(artifacts.tokenizer_dir.iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_equal(repository: Path, version: int, fingerprint: str) -> bool:
+    """Whether a version is the same build and all its files are still what they were."""
+    from conch.repository.check import verify_files
+
+    try:
+        manifest = Manifest.read(repository, version)
+        if manifest.fingerprint != fingerprint:
+            return False
+        verify_files(repository, manifest)
+    except RepositoryError:
+        return False
+    return True
+
+
+def _remove_leftovers(repository: Path) -> None:
+    """Remove what a killed build left: staging folders, and version folders that never got their manifest."""
+    for path in repository.glob(f"{_STAGING_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    finished = {str(v) for v in finished_versions(repository)}
+    for name in MODEL_NAMES:
+        for path in (repository / name).glob("[0-9]*"):
+            if path.name not in finished:
+                shutil.rmtree(path)
+
+
+@contextmanager
+def _locked(repository: Path) -> Iterator[None]:
+    """One writer at a time; the lock goes with the process, however it ends."""
+    with (repository / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BuildError(
+                f"another build is writing to {repository}", mend="Wait for it to end, then try again"
+            ) from None
+        yield
