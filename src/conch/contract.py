@@ -283,8 +283,7 @@ ENGINE = ModelContract(
     ),
     decoupled=True,
 )
-DE# fmt: off
-TOKENIZER = ModelContract(
+DETOKENIZER = ModelContract(
     "detokenizer",
     inputs=(OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, replace(FINISH_REASON, optional=True)),
     outputs=(TEXT_OUTPUT,),

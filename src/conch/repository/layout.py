@@ -28,6 +28,7 @@ from conch.repository.manifest import (
     finished_versions,
     manifest_path,
     release_files,
+    verify_files,
 )
 from conch.repository.pbtxt import CONFIG_FILE, model_configs
 from conch.repository.settings import ReleaseSettings
@@ -193,8 +194,6 @@ def _fingerprint(spec: ModelSpec, artifacts: Artifacts) -> str:
 
 def _is_equal(repository: Path, version: int, fingerprint: str) -> bool:
     """Whether a version is the same build and all its files are still what they were."""
-    from conch.repository.check import verify_files
-
     try:
         manifest = Manifest.read(repository, version)
         if manifest.fingerprint != fingerprint:

@@ -13,6 +13,7 @@ from conch.errors import RepositoryError
 from conch.repository.artifacts import Provenance
 
 MANIFEST_FILE = "manifest.json"
+BUILD_AGAIN = "Run make build: it writes a new version"
 _SCHEMA = 1
 _CHUNK_BYTES = 1 << 20
 
@@ -114,3 +115,23 @@ def release_files(folder: Path) -> list[Path]:
     )
 
 
+def verify_files(repository: Path, manifest: Manifest) -> None:
+    """Compare the files of a release with its manifest.
+
+    Raises:
+        RepositoryError: a file is missing, changed, or there and not listed.
+    """
+    for name, expected in manifest.files.items():
+        path = repository / name
+        if not path.is_file():
+            raise RepositoryError(f"{path} is missing", mend=BUILD_AGAIN)
+        found = file_entry(path)
+        if found != expected:
+            raise RepositoryError(
+                f"{path} was changed: sha256 must be {expected.sha256}, got {found.sha256}", mend=BUILD_AGAIN
+            )
+    folders = {Path(*Path(name).parts[:2]) for name in manifest.files}
+    for folder in sorted(folders):
+        for path in release_files(repository / folder):
+            if str(path.relative_to(repository)) not in manifest.files:
+                raise RepositoryError(f"{path} does not belong to version {manifest.version}", mend=BUILD_AGAIN)

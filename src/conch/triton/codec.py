@@ -18,14 +18,12 @@ _NUMPY: dict[DType, Any] = {
     DType.BYTES: np.object_, DType.BOOL: np.bool_, DType.INT32: np.int32, DType.INT64: np.int64,
     DType.UINT64: np.uint64, DType.FP32: np.float32,
 }  # fmt: skip
+# Names of pb_utils.TritonError's codes. The module gets most of its members only after a model's own modules have been
+# imported (pb_stub.cc), so nothing of it may be touched at import time.
 _TRITON_CODES = {
-    Code.INVALID_ARGUMENT: pb_utils.TritonError.INVALID_ARG,
-    Code.NOT_FOUND: pb_utils.TritonError.NOT_FOUND,
-    Code.ALREADY_EXISTS: pb_utils.TritonError.ALREADY_EXISTS,
-    Code.UNSUPPORTED: pb_utils.TritonError.UNSUPPORTED,
-    Code.UNAVAILABLE: pb_utils.TritonError.UNAVAILABLE,
-    Code.CANCELLED: pb_utils.TritonError.CANCELLED,
-}
+    Code.INVALID_ARGUMENT: "INVALID_ARG", Code.NOT_FOUND: "NOT_FOUND", Code.ALREADY_EXISTS: "ALREADY_EXISTS",
+    Code.UNSUPPORTED: "UNSUPPORTED", Code.UNAVAILABLE: "UNAVAILABLE", Code.CANCELLED: "CANCELLED",
+}  # fmt: skip
 _PUBLIC_NAMES = {**{c.name: c for c in CONTROLS}, **ALIASES}
 _ENGINE_NAMES = {c.engine_name: c for c in CONTROLS}
 
@@ -109,5 +107,5 @@ def refuse_unknown_parameters(request: pb_utils.InferenceRequest, known: Iterabl
 
 def error_response(error: ConchError) -> pb_utils.InferenceResponse:
     """An answer that carries an error, with Triton's code for it."""
-    code = _TRITON_CODES.get(error.code, pb_utils.TritonError.INTERNAL)
+    code = getattr(pb_utils.TritonError, _TRITON_CODES.get(error.code, "INTERNAL"))
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))

@@ -23,7 +23,6 @@ from conch.triton import codec
 from conch.triton.guard import as_conch_error
 from conch.triton.outbox import Answer, Call, Outbox
 
-_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class EngineStage:
@@ -59,7 +58,7 @@ class EngineStage:
                 for ids, answer in zip(prompts, answers, strict=True):
                     self._engine.submit(GenerationRequest(answer.request_id, ids, answer.params))
             except Exception as error:
-                sender.send(codec.error_response(as_conch_error(error)), _FINAL)
+                sender.send(codec.error_response(as_conch_error(error)), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def close(self) -> None:
         """Stop the engine; what is in flight ends with an error."""

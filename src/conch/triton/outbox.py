@@ -33,7 +33,6 @@ from conch.triton import codec
 from conch.triton.guard import as_conch_error
 
 _log = logging.getLogger(__name__)
-_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 # How often each live request is asked whether its client gave it up. The question is a round trip to Triton's process.
 CANCEL_POLL_S = 0.1
 
@@ -207,7 +206,7 @@ class Outbox(TokenSink):
 
     def _send(self, call: Call, tensors: list[pb_utils.Tensor], last: bool) -> None:
         call.closed = last
-        call.sender.send(pb_utils.InferenceResponse(tensors), _FINAL if last else 0)
+        call.sender.send(pb_utils.InferenceResponse(tensors), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0)
 
     def _fail(self, answer: Answer, error: ConchError) -> None:
         """End the whole call: Triton has one error for all its rows."""
@@ -220,7 +219,7 @@ class Outbox(TokenSink):
                 self._cancel(other.request_id)
             self._forget(other)
         try:
-            call.sender.send(codec.error_response(error), _FINAL)
+            call.sender.send(codec.error_response(error), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
         except Exception:
             _log.exception("an error could not be sent")
 
