@@ -1,0 +1,88 @@
+"""Names and types of the request contract. Written by build_scripts/write_client_contract.py."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypedDict
+
+
+class Control(NamedTuple):
+    """A control of a request.
+
+    Attributes:
+        dtype: dtype in the KServe v2 protocol.
+        dims: shape without the batch dimension; -1 is any length.
+        doc: meaning, unit and default.
+    """
+
+    dtype: str
+    dims: tuple[int, ...]
+    doc: str
+
+
+class Parameters(TypedDict, total=False):
+    """Keyword arguments of a generation."""
+
+    max_tokens: int
+    min_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    end_id: int
+    pad_id: int
+    stop_words: list[str]
+    return_num_input_tokens: bool
+    return_num_output_tokens: bool
+    exclude_input_in_output: bool
+
+
+CONTROLS: dict[str, Control] = {
+    "max_tokens": Control("INT32", (1,), "Most tokens to generate. Default: default_max_tokens of the spec, or what the context has left."),
+    "min_tokens": Control("INT32", (1,), "End-of-sequence cannot be chosen before this many tokens. Default 0."),
+    "temperature": Control("FP32", (1,), "Divides the logits; 0 is greedy. Default: 1 if top_k, top_p or min_p asks for sampling, else greedy."),
+    "top_k": Control("INT32", (1,), "Sample among the k likeliest tokens; 1 is greedy, 0 is all. Default 0."),
+    "top_p": Control("FP32", (1,), "Sample among the likeliest tokens whose probabilities reach p; 0 is greedy, 1 is all. Default 1."),
+    "min_p": Control("FP32", (1,), "Drop tokens less likely than min_p times the likeliest one. Default 0."),
+    "repetition_penalty": Control("FP32", (1,), "Divides the logits of tokens already in prompt or answer; 1 is off. Default 1."),
+    "presence_penalty": Control("FP32", (1,), "Subtracted once from the logit of a token already in the answer. Default 0."),
+    "frequency_penalty": Control("FP32", (1,), "Subtracted from a token's logit for every time it is in the answer. Default 0."),
+    "seed": Control("UINT64", (1,), "Seed of the sampler. Default: drawn anew for every request."),
+    "end_id": Control("INT32", (1,), "Token id that ends the answer; -1: none does. Default: the model's."),
+    "pad_id": Control("INT32", (1,), "Token id that fills up shorter rows of output_ids. Default: the model's."),
+    "stop_words": Control("BYTES", (-1,), "Texts that end the answer, cut before the first of them; \"\" means none."),
+    "return_num_input_tokens": Control("BOOL", (1,), "Send num_input_tokens with the responses. Default false."),
+    "return_num_output_tokens": Control("BOOL", (1,), "Send num_output_tokens with the responses. Default false."),
+    "exclude_input_in_output": Control("BOOL", (1,), "The answer does not repeat the prompt. Default true; false is refused."),
+}
+STREAM = "stream"
+
+# Text inputs, BYTES of dims (1,), and outputs.
+TEXT_INPUT = "text_input"
+MESSAGES = "messages"
+TEXT_OUTPUT = "text_output"
+FINISH_REASON = "finish_reason"
+NUM_INPUT_TOKENS = "num_input_tokens"
+NUM_OUTPUT_TOKENS = "num_output_tokens"
+
+DEFAULT_MODEL = "ensemble"
+ENSEMBLES = ("ensemble", "llama_pipeline")
+
+# Ensemble -> contract's name of a tensor -> its name there, where it differs.
+RENAMES: dict[str, dict[str, str]] = {
+    "llama_pipeline": {"text_input": "INPUT_TEXT", "text_output": "OUTPUT_TEXT"},
+}
+
+DEFAULT_HOST = "127.0.0.1"
+HOST_VARIABLE = "CONCH_HOST"
+HTTP_PORT_VARIABLE = "CONCH_HTTP_PORT"
+DEFAULT_HTTP_PORT = 8000
+GRPC_PORT_VARIABLE = "CONCH_GRPC_PORT"
+DEFAULT_GRPC_PORT = 8001
+METRICS_PORT_VARIABLE = "CONCH_METRICS_PORT"
+DEFAULT_METRICS_PORT = 8002

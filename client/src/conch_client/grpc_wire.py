@@ -1,0 +1,129 @@
+"""Protobuf messages to values and back, without numpy; gRPC's errors. For both gRPC transports."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
+
+from conch_client import _contract as contract
+from conch_client.address import Address
+from conch_client.errors import ConchClientError, InternalError, UnavailableError, error_of, error_of_text
+from conch_client.request import Request
+from conch_client.types import Chunk, ModelInfo, Tls
+
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+
+# Ends a failed stream with a gRPC status; without it the code of the error never arrives.
+_STATUS_HEADER = ("triton_grpc_error", "true")
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that restarts is found again within the time of a retry, not after gRPC's own 20 s and more.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+_FORMATS = {"BOOL": "<?", "INT32": "<i", "INT64": "<q", "UINT64": "<Q", "FP32": "<f"}
+_REFUSED = re.compile(r"Failed to connect to remote host: (?:.*: )?(.*?)(?: \(\d+\))?$")
+
+
+def message_of(request: Request) -> Any:
+    """The ModelInferRequest: each tensor [1, n], its elements little-endian in raw_input_contents."""
+    message = service_pb2.ModelInferRequest(
+        model_name=request.model, model_version=request.version, id=request.request_id
+    )
+    for name, dtype, value in request.tensors:
+        values = value if isinstance(value, list) else (value,)
+        message.inputs.add(name=name, datatype=dtype, shape=(1, len(values)))
+        message.raw_input_contents.append(_raw(dtype, values))
+    return message
+
+
+def _raw(dtype: str, values: Iterable[Any]) -> bytes:
+    if dtype == "BYTES":
+        texts = [value.encode() for value in values]
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return b"".join(struct.pack(_FORMATS[dtype], value) for value in values)
+
+
+def chunk_of(message: Any, request: Request, started: bool) -> Chunk:
+    """One response of a model.
+
+    Args:
+        message: ModelStreamInferResponse.
+        request: what it answers.
+        started: there was a response before it.
+
+    Raises:
+        ConchClientError: it is an error.
+    """
+    if message.error_message:
+        default = "INTERNAL" if started else "INVALID_ARGUMENT"
+        raise error_of_text(message.error_message, default, request.request_id)
+    response = message.infer_response
+    text_name = contract.RENAMES.get(request.model, {}).get(contract.TEXT_OUTPUT, contract.TEXT_OUTPUT)
+    text, reason, outputs, inputs = "", None, None, None
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
+        name = output.name
+        if name == text_name:
+            text = _first_text(raw)
+        elif name == contract.NUM_OUTPUT_TOKENS:
+            outputs = int.from_bytes(raw[:4], "little", signed=True)
+        elif name == contract.FINISH_REASON:
+            reason = _first_text(raw) or None
+        elif name == contract.NUM_INPUT_TOKENS:
+            inputs = int.from_bytes(raw[:4], "little", signed=True)
+    return Chunk(text, reason, outputs, inputs, response.model_version)
+
+
+def _first_text(raw: bytes) -> str:
+    """The first element of a BYTES tensor: its length in 4 bytes, then UTF-8."""
+    end = 4 + int.from_bytes(raw[:4], "little")
+    if len(raw) < end or len(raw) < 4:
+        raise InternalError(f"a BYTES tensor of {len(raw)} bytes is too short for what it says it holds")
+    return str(raw[4:end], "utf-8", "replace")
+
+
+def metadata_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Call metadata; gRPC wants the names in lower case."""
+    return (*((name.lower(), value) for name, value in headers.items()), _STATUS_HEADER)
+
+
+def models_of(index: Any) -> list[ModelInfo]:
+    """The repository index, from a RepositoryIndexResponse."""
+    return [ModelInfo(m.name, m.version, m.state, m.reason) for m in index.models]
+
+
+def rpc_error(error: Any, address: Address, timeout_error: ConchClientError) -> ConchClientError:
+    """The error of a failed call.
+
+    Args:
+        error: grpc.RpcError with ``code()`` and ``details()``.
+        address: of the server, for the message.
+        timeout_error: what to give if the time was up.
+    """
+    code = error.code().name
+    details = error.details() or code
+    if code == "DEADLINE_EXCEEDED":
+        return timeout_error
+    if code == "UNAVAILABLE" and ("onnect" in details or "resol" in details or "DNS" in details):
+        known = _REFUSED.search(details)
+        return UnavailableError(f"cannot reach {address}: {known[1] if known else details}")
+    return error_of(code, details)
+
+
+def credentials_of(tls: Tls) -> Any:
+    """gRPC channel credentials for the files of a Tls."""
+
+    def content(path: str | None) -> bytes | None:
+        return None if path is None else Path(path).read_bytes()
+
+    return grpc.ssl_channel_credentials(content(tls.ca_file), content(tls.key_file), content(tls.cert_file))

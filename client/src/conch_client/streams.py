@@ -1,0 +1,285 @@
+"""Streamed answers: iterators that are context managers too, retry before the first chunk and always close."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Protocol
+
+from conch_client.errors import CancelledError, ConchClientError, InternalError
+from conch_client.request import Request
+from conch_client.retry import Deadline, Retry
+from conch_client.types import Chunk, Completion
+
+
+class Call(Protocol):
+    """One try of a request, over some transport."""
+
+    def __next__(self) -> Chunk:
+        """Next chunk; StopIteration at the end.
+
+        Raises:
+            ConchClientError: what the server or the connection says.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Give it up: the server is told, and a read that waits ends. From any thread; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Free it, cancelled if not at its end. By the thread that reads; never raises."""
+        ...
+
+
+class AsyncCall(Protocol):
+    """One try of a request, over some asyncio transport."""
+
+    async def __anext__(self) -> Chunk:
+        """Next chunk; StopAsyncIteration at the end. Raises as Call does."""
+        ...
+
+    def close(self) -> None:
+        """Free it, cancelled if not at its end. Never raises."""
+        ...
+
+
+class _Collected:
+    """What a stream has brought so far."""
+
+    def __init__(self, request: Request, deadline: Deadline, retry: Retry) -> None:
+        self._request = request
+        self._deadline = deadline
+        self._retry = retry
+        self._texts: list[str] = []
+        self._cancelled = False
+        self._done = False
+        self._finish_reason: str | None = None
+        self._num_input_tokens: int | None = None
+        self._num_output_tokens: int | None = None
+        self._model_version = ""
+
+    @property
+    def request_id(self) -> str:
+        """The caller's, or the one that the client made."""
+        return self._request.request_id
+
+    @property
+    def text(self) -> str:
+        """The answer, or what has come of it yet."""
+        return "".join(self._texts)
+
+    @property
+    def completion(self) -> Completion:
+        """The answer with all that is known of it, or what has come of it yet."""
+        return Completion(
+            text=self.text,
+            finish_reason=self._finish_reason,
+            num_input_tokens=self._num_input_tokens,
+            num_output_tokens=self._num_output_tokens,
+            request_id=self.request_id,
+            model_version=self._model_version,
+        )
+
+    def _record(self, chunk: Chunk) -> Chunk:
+        self._texts.append(chunk.text)
+        if chunk.num_output_tokens is not None:
+            self._num_output_tokens = (self._num_output_tokens or 0) + chunk.num_output_tokens
+        if chunk.finish_reason is not None:
+            self._finish_reason = chunk.finish_reason
+        if chunk.num_input_tokens is not None:
+            self._num_input_tokens = chunk.num_input_tokens
+        self._model_version = chunk.model_version
+        return chunk
+
+    def _check_end(self) -> None:
+        if not self._texts:
+            raise InternalError("the server ended the answer without a single response", request_id=self.request_id)
+
+    def _stopped(self) -> CancelledError:
+        return CancelledError("cancelled by the caller", request_id=self.request_id)
+
+    def _named(self, error: ConchClientError) -> ConchClientError:
+        if error.request_id is None:
+            error.request_id = self.request_id
+        return error
+
+
+class Stream(_Collected):
+    """Chunks of an answer. The request goes out with the first read; use it in a ``with`` block, or read to the end.
+
+    Reading raises ConchClientError for whatever goes wrong, also in the middle of an answer. After ``close()``
+    iteration ends; after ``cancel()``, which any thread may call, it raises CancelledError.
+    """
+
+    def __init__(
+        self, open_call: Callable[[], Call], request: Request, deadline: Deadline, retry: Retry
+    ) -> None:
+        super().__init__(request, deadline, retry)
+        self._open_call = open_call
+        self._call: Call | None = None
+        self._woken = threading.Event()
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Chunk:
+        if self._done:
+            raise StopIteration
+        try:
+            chunk = next(self._call) if self._call is not None else self._first()
+        except StopIteration:
+            self.close()
+            if self._cancelled:
+                raise self._stopped() from None
+            self._check_end()
+            raise
+        except ConchClientError as error:
+            self.close()
+            raise (self._stopped() if self._cancelled else self._named(error)) from error.__cause__
+        except BaseException:
+            self.close()
+            raise
+        return self._record(chunk)
+
+    def _first(self) -> Chunk:
+        attempt = 1
+        while True:
+            try:
+                self._call = self._open_call()
+                if self._cancelled:  # between the caller's cancel and this line there was no call to cancel
+                    raise self._stopped()
+                return next(self._call)
+            except ConchClientError as error:
+                delay_s = self._deadline.delay_before_retry_s(error, attempt, self._retry)
+                if delay_s is None or self._cancelled:
+                    raise
+                if self._call is not None:
+                    self._call.close()
+                self._woken.wait(delay_s)
+                attempt += 1
+
+    def cancel(self) -> None:
+        """Give the answer up, from any thread: the server stops, and reading raises CancelledError."""
+        if self._done:
+            return
+        self._cancelled = True
+        self._woken.set()
+        call = self._call
+        if call is not None:
+            call.cancel()
+
+    def close(self) -> None:
+        """Stop reading. What the server has not sent yet it need not generate. By the thread that reads."""
+        self._done = True
+        call, self._call = self._call, None
+        if call is not None:
+            call.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_call", None) is not None:
+            self.close()
+
+
+class AsyncStream(_Collected):
+    """As Stream, for asyncio. Cancelling the task that reads cancels the request."""
+
+    def __init__(
+        self, open_call: Callable[[], Awaitable[AsyncCall]], request: Request, deadline: Deadline, retry: Retry
+    ) -> None:
+        super().__init__(request, deadline, retry)
+        self._open_call = open_call
+        self._call: AsyncCall | None = None
+        self._reader: asyncio.Task[object] | None = None
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._done:
+            raise StopAsyncIteration
+        if self._cancelled:
+            self.close()
+            raise self._stopped()
+        self._reader = asyncio.current_task()
+        try:
+            chunk = await (self._call.__anext__() if self._call is not None else self._first())
+        except StopAsyncIteration:
+            self.close()
+            self._check_end()
+            raise
+        except ConchClientError as error:
+            self.close()
+            raise (self._stopped() if self._cancelled else self._named(error)) from error.__cause__
+        except asyncio.CancelledError:
+            self.close()
+            if self._cancelled and self._ours_alone():
+                raise self._stopped() from None
+            raise
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._reader = None
+        return self._record(chunk)
+
+    def _ours_alone(self) -> bool:
+        """Take back the cancel of the reading task; False if somebody else cancelled it too."""
+        if sys.version_info < (3, 11) or self._reader is None:
+            return True
+        return self._reader.uncancel() == 0
+
+    async def _first(self) -> Chunk:
+        attempt = 1
+        while True:
+            try:
+                self._call = await self._open_call()
+                return await self._call.__anext__()
+            except ConchClientError as error:
+                delay_s = self._deadline.delay_before_retry_s(error, attempt, self._retry)
+                if delay_s is None:
+                    raise
+                if self._call is not None:
+                    self._call.close()
+                await asyncio.sleep(delay_s)
+                attempt += 1
+
+    def cancel(self) -> None:
+        """Give the answer up, from any task of the same loop: reading raises CancelledError."""
+        if self._done or self._cancelled:
+            return
+        self._cancelled = True
+        if self._reader is not None:
+            self._reader.cancel()
+        elif self._call is not None:
+            self._call.close()
+
+    def close(self) -> None:
+        """Stop reading. What the server has not sent yet it need not generate."""
+        self._done = True
+        call, self._call = self._call, None
+        if call is not None:
+            call.close()
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_call", None) is not None:
+            self.close()
