@@ -1,0 +1,72 @@
+"""Asks a running tritonserver over HTTP: is a model ready, does the ensemble really answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+
+from conch.contract import ENSEMBLE, MAX_TOKENS, TEXT_INPUT
+
+ADMIN_HEADER = "conch-admin-key"
+_QUICK_S = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; status 0 where there was none.
+
+    Attributes:
+        status: HTTP status.
+        body: its text, or why there was no answer.
+    """
+
+    status: int
+    body: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is a success."""
+        return self.status == 200
+
+
+def ask(
+    host: str,
+    port: int,
+    method: str,
+    path: str,
+    *,
+    body: str | None = None,
+    headers: dict[str, str] | None = None,
+    timeout_s: float = _QUICK_S,
+) -> Answer:
+    """One HTTP request on a connection of its own: an idle one would hold up Triton's shutdown."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.request(method, path, body=body, headers={"Connection": "close", **(headers or {})})
+        response = connection.getresponse()
+        return Answer(response.status, response.read().decode(errors="replace"))
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(0, str(error) or type(error).__name__)
+    finally:
+        connection.close()
+
+
+def model_ready(host: str, port: int, name: str) -> bool:
+    """Whether Triton says that a model can answer."""
+    return ask(host, port, "GET", f"/v2/models/{name}/ready").ok
+
+
+def first_token(host: str, port: int, timeout_s: float) -> Answer:
+    """One real inference of one token through the ensemble: ready endpoints say 200 even when a stub is dead."""
+    body = json.dumps({TEXT_INPUT.name: "Hi", MAX_TOKENS.name: 1})
+    return ask(host, port, "POST", f"/v2/models/{ENSEMBLE.name}/generate", body=body, timeout_s=timeout_s)
+
+
+def ready_versions(host: str, port: int, admin_key: str) -> set[tuple[str, str]] | None:
+    """(model, version) of everything that Triton holds for ready; None where it does not say."""
+    answer = ask(host, port, "POST", "/v2/repository/index", headers={ADMIN_HEADER: admin_key})
+    if not answer.ok:
+        return None
+    entries = json.loads(answer.body)
+    return {(e["name"], e["version"]) for e in entries if e.get("state") == "READY"}

@@ -1,0 +1,128 @@
+"""What /proc says about processes, listening ports and memory. Nothing here needs a package."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
+_LISTEN = "0A"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process; the start time tells it from a later one with the same pid.
+
+    Attributes:
+        pid: its id.
+        start_ticks: when it started, in clock ticks since boot.
+    """
+
+    pid: int
+    start_ticks: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        stat = _stat(self.pid)
+        return stat is not None and stat.state != "Z" and stat.start_ticks == self.start_ticks
+
+
+@dataclass(frozen=True)
+class _Stat:
+    state: str
+    parent: int
+    start_ticks: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name in brackets may hold spaces and brackets
+    return _Stat(fields[0], int(fields[1]), int(fields[19]))
+
+
+def process(pid: int) -> Process | None:
+    """The process with this pid, None where there is none."""
+    stat = _stat(pid)
+    return None if stat is None else Process(pid, stat.start_ticks)
+
+
+def arguments(pid: int) -> list[str]:
+    """The command line of a process; empty where it is gone or not ours to read."""
+    try:
+        data = (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return [part.decode(errors="replace") for part in data.rstrip(b"\0").split(b"\0")] if data else []
+
+
+def children(pid: int) -> list[Process]:
+    """Living children of a process."""
+    found = []
+    for other in pids():
+        stat = _stat(other)
+        if stat is not None and stat.parent == pid and stat.state != "Z":
+            found.append(Process(other, stat.start_ticks))
+    return found
+
+
+def pids() -> list[int]:
+    """Every process there is."""
+    return [int(name) for name in os.listdir(PROC) if name.isdecimal()]  # noqa: PTH208 - hundreds of Paths a second
+
+
+def can_bind(host: str, port: int) -> bool:
+    """Whether a server could listen there now.
+
+    SO_REUSEADDR lets a connection of an earlier server that is still winding up pass, but no listening one.
+
+    Raises:
+        OSError: the address is not of this machine, or the port needs rights that we lack.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.strerror and error.errno == 98:  # EADDRINUSE
+                return False
+            raise
+    return True
+
+
+def listener(port: int) -> Process | None:
+    """The process that listens on a TCP port; None where nobody does or its owner cannot be told."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9]}]")
+    for pid in pids() if inodes else []:
+        folder = PROC / str(pid) / "fd"
+        try:
+            if any(os.readlink(folder / fd) in inodes for fd in os.listdir(folder)):  # noqa: PTH115, PTH208
+                return process(pid)
+        except OSError:
+            continue
+    return None
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Ask the kernel to send this process ``number`` when the thread that started it ends."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
