@@ -1,0 +1,123 @@
+# Everything runs from here. `make` alone lists what there is.
+
+SPEC ?= build_scripts/specs/smollm2-135m.yaml
+REPOSITORY ?= model_repository
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+# Wheels alone: nothing is compiled, and nothing runs code of a package while it is installed.
+INSTALL := $(PIP) install --only-binary :all: --require-hashes
+UV_VERSION := 0.13.9
+TYPED := src/conch client/src/conch_client build_scripts benchmarks
+CODE := src client build_scripts python_backends benchmarks tests
+NEEDS_SETUP = @test -x $(PY) || { echo "not set up yet: make serve" >&2; exit 3; }
+PYTEST_ARGS ?=
+export Q  # handed on through the environment: a question may hold quotes
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-dev setup-export lint type imports test unit e2e bench build serve up down status logs \
+	ask chat lock clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  SPEC=$(SPEC)  which model to build and serve"
+	@echo "  PYTHON=python3.11  which Python to make the environment with (3.10, 3.11 or 3.12)"
+
+# --- environments -------------------------------------------------------------------------------------------------
+
+setup: $(VENV)/serve.stamp ## make the serving environment (.venv)
+
+setup-dev: $(VENV)/dev.stamp ## the same, with what tests and linters need
+
+$(VENV)/bin/python:
+	@python=$$(PYTHON="$(PYTHON)" requirements/find_python.sh) && \
+	echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
+
+$(VENV)/serve.stamp: requirements/serve.lock pyproject.toml client/pyproject.toml | $(VENV)/bin/python
+	@echo "installing requirements/serve.lock (a minute or two, once)"
+	@$(INSTALL) -r requirements/serve.lock
+	@$(PIP) install --no-deps --no-build-isolation --no-index -e . -e client
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/serve.stamp
+	@echo "installing requirements/dev.lock"
+	@$(INSTALL) -r requirements/dev.lock
+	@touch $@
+
+lock: ## resolve the dependencies of pyproject.toml anew, into requirements/*.lock
+	@test -x .cache/uv/bin/uv || { $$(requirements/find_python.sh) -m venv .cache/uv && \
+	.cache/uv/bin/pip --quiet install uv==$(UV_VERSION); }
+	@for name in serve dev; do \
+		extras="--extra serve"; test $$name = serve || extras="$$extras --extra dev"; \
+		echo "requirements/$$name.lock"; \
+		.cache/uv/bin/uv pip compile pyproject.toml requirements/$$name.in $$extras --quiet --upgrade \
+			--universal --python-version 3.10 --fork-strategy fewest --generate-hashes --no-emit-index-url \
+			--no-annotate --custom-compile-command "make lock" -o requirements/$$name.lock || exit 1; \
+	done
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+lint: setup-dev ## ruff
+	@$(BIN)/ruff check $(wildcard $(CODE))
+
+type: setup-dev ## mypy --strict
+	@$(BIN)/mypy $(wildcard $(TYPED))
+
+imports: setup-dev ## who may import whom
+	@$(BIN)/lint-imports --no-logo
+
+unit: setup-dev ## tests without a server
+	@$(PY) -m pytest -q -m "not e2e" $(PYTEST_ARGS)
+
+e2e: setup-dev ## tests against a real tritonserver
+	@$(PY) -m pytest -q -m e2e $(PYTEST_ARGS)
+
+test: lint type imports ## everything: lint, types, import rules, all tests
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+# --- serving ------------------------------------------------------------------------------------------------------
+
+build: setup ## fetch SPEC's model and write it into the model repository; nothing to do when it is there
+	@$(PY) build_scripts/build.py --spec "$(SPEC)" --repository "$(REPOSITORY)"
+
+serve: build ## do everything that is needed, then serve in the foreground (Ctrl-C stops)
+	@exec $(PY) -m conch.server serve --repository "$(REPOSITORY)"
+
+up: build ## the same in the background
+	@exec $(PY) -m conch.server up --repository "$(REPOSITORY)"
+
+down: ## stop the server: what is in flight may finish
+	$(NEEDS_SETUP)
+	@exec $(PY) -m conch.server down
+
+status: ## is it up, where, since when (exit code 0 up, 3 down, 4 not ready)
+	$(NEEDS_SETUP)
+	@exec $(PY) -m conch.server status
+
+logs: ## follow Triton's log (Ctrl-C ends)
+	$(NEEDS_SETUP)
+	@exec $(PY) -m conch.server logs --follow
+
+ask: setup ## ask the running server: make ask Q="What is the capital of France?"
+	@test -n "$$Q" || { echo 'usage: make ask Q="What is the capital of France?"' >&2; exit 2; }
+	@exec $(BIN)/conch ask -- "$$Q"
+
+chat: setup ## talk with the running server
+	@exec $(BIN)/conch chat
+
+bench: build setup-dev ## measure throughput and latency here, side by side with the bare engine
+	@exec $(PY) -m benchmarks.bench --repository "$(REPOSITORY)" $(BENCH_ARGS)
+
+# --- tidying ------------------------------------------------------------------------------------------------------
+
+clean: ## remove caches of tools and the run folder
+	@if test -x $(PY); then $(PY) -m conch.server down; fi
+	rm -rf .run build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(wildcard $(CODE)) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## also the environments, downloads and the model repository
+	rm -rf .venv .venv-export .cache
+	find $(REPOSITORY) -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
