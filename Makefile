@@ -108,7 +108,7 @@ ask: setup ## ask the running server: make ask Q="What is the capital of France?
 chat: setup ## talk with the running server
 	@exec $(BIN)/conch chat
 
-bench: build setup-dev ## measure throughput and latency here, side by side with the bare engine
+bench: up setup-dev ## measure throughput here, side by side with the bare engine; starts the server if it is down
 	@exec $(PY) -m benchmarks.bench --repository "$(REPOSITORY)" $(BENCH_ARGS)
 
 # --- tidying ------------------------------------------------------------------------------------------------------

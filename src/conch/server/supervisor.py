@@ -144,7 +144,7 @@ class Supervisor:
                 if probe.model_ready(self._settings.connect_host, self._settings.http_port, ENSEMBLE.name):
                     asked = _FirstToken(self._settings, self._settings.start_timeout_s - elapsed_s)
             elif asked.answer is None:
-                progress.show("the first token")
+                progress.show("waiting for the first token")
             elif not asked.answer.ok:
                 raise self._failure(f"the models are loaded but do not answer: {asked.answer.body.strip()}")
             else:
@@ -154,7 +154,7 @@ class Supervisor:
 
     def _waits_for(self) -> str:
         names = triton_log.loading(self._triton.log_text())
-        return f"loading {', '.join(names)}" if names else "tritonserver"
+        return f"loading {', '.join(names)}" if names else "waiting for tritonserver"
 
     def _watch(self) -> _End:
         known: dict[int, Stub] = {}
@@ -233,7 +233,7 @@ class _Progress:
     def show(self, what: str) -> None:
         now = time.monotonic()
         if what != self._last[0] or now - self._last[1] >= _PROGRESS_EVERY_S:
-            self._say(f"{now - self._began:5.1f} s  waiting for {what}")
+            self._say(f"{now - self._began:5.1f} s  {what}")
             self._last = (what, now)
 
 

@@ -1,0 +1,194 @@
+"""Real servers for tests: a small release without a model, free ports, a supervisor as a child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conch.contract import GRPC_PORT_VARIABLE, HOST_VARIABLE, HTTP_PORT_VARIABLE, METRICS_PORT_VARIABLE
+from conch.repository.artifacts import Artifacts, Provenance
+from conch.repository.layout import Release, write_release
+from conch.server import procfs
+from conch.server.state import READY, RunDir, State
+from conch.spec import ModelSpec, parse_spec
+from conch.text.files import TOKENIZER_FILE, TokenizerMeta
+
+START_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers.
+
+    Attributes:
+        host: where it listens.
+        http_port, grpc_port, metrics_port: its ports.
+        repository: what it serves.
+        run_dir: its state and logs.
+        supervisor: its process.
+    """
+
+    host: str
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    repository: Path
+    run_dir: RunDir
+    supervisor: subprocess.Popen[bytes]
+
+    @property
+    def state(self) -> State:
+        """What the supervisor last wrote down."""
+        state = State.read(self.run_dir)
+        assert state is not None, "the server is down"
+        return state
+
+
+def echo_spec(*, ttft_ms: float = 0, itl_ms: float = 0, max_batch_size: int = 64) -> ModelSpec:
+    """A spec of the engine without a model."""
+    return parse_spec(
+        f"""
+        name: echo-bytes
+        source: {{uri: none.gguf}}
+        engine:
+          runtime: echo
+          echo_ttft_ms: {ttft_ms}
+          echo_itl_ms: {itl_ms}
+          max_batch_size: {max_batch_size}
+        """,
+        "echo_spec",
+    )
+
+
+def write_byte_tokenizer(folder: Path) -> None:
+    """Write the files of a tokenizer whose tokens are single bytes, and one end token that no text has."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    folder.mkdir(parents=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True, normalized=False)])
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+    TokenizerMeta(
+        vocab_size=257,
+        max_position_embeddings=1 << 20,
+        eos_token_ids=(256,),
+        pad_token_id=256,
+        bos_token="",
+        eos_token="<|end|>",
+        add_special_tokens=False,
+    ).write(folder)
+
+
+def write_echo_release(repository: Path, spec: ModelSpec, scratch: Path) -> Release:
+    """Write a release of the engine without a model: seconds, no download.
+
+    Args:
+        repository: made if missing.
+        spec: as of echo_spec.
+        scratch: an empty or missing folder for what goes into the release.
+    """
+    write_byte_tokenizer(scratch / "tokenizer")
+    (scratch / "engine").mkdir()
+    provenance = Provenance(uri="none.gguf", revision="0", sha256="0" * 64)
+    return write_release(repository, spec, Artifacts(scratch / "tokenizer", scratch / "engine", provenance), None)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on a moment ago; held all at once, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def server_environment(ports: list[int]) -> dict[str, str]:
+    """This environment with these three ports in it, HTTP, gRPC, metrics."""
+    names = (HTTP_PORT_VARIABLE, GRPC_PORT_VARIABLE, METRICS_PORT_VARIABLE)
+    own = dict(zip(names, map(str, ports), strict=True))
+    return {**os.environ, HOST_VARIABLE: "127.0.0.1", **own}
+
+
+def run_command(
+    *arguments: str, repository: Path, run_dir: Path, ports: list[int], timeout_s: int = START_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m conch.server`` to its end."""
+    command, *rest = arguments
+    return subprocess.run(
+        [sys.executable, "-m", "conch.server", command, f"--repository={repository}", f"--run-dir={run_dir}", *rest],
+        env=server_environment(ports),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@contextmanager
+def running_server(repository: Path, run_dir: Path, *flags: str, ports: list[int] | None = None) -> Iterator[Server]:
+    """A server through the supervisor; drained at the end, and gone with this process however that ends."""
+    ports = ports or free_ports(3)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    output = run_dir / "output.txt"
+    with output.open("wb") as file:
+        supervisor = subprocess.Popen(
+            [
+                sys.executable, "-m", "conch.server", "serve",
+                f"--repository={repository}", f"--run-dir={run_dir}", *flags,
+            ],
+            env=server_environment(ports),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_tests,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: _is_ready(supervisor, run_dir, output), START_TIMEOUT_S)
+        yield Server("127.0.0.1", *ports, repository, RunDir(run_dir), supervisor)
+    finally:
+        supervisor.terminate()
+        try:
+            supervisor.wait(timeout=120)
+        except subprocess.TimeoutExpired:
+            supervisor.kill()
+            supervisor.wait()
+            raise
+
+
+def wait_until(condition: object, timeout_s: float) -> None:
+    """Call ``condition`` until it is true.
+
+    Raises:
+        TimeoutError: it did not become true.
+    """
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not true within {timeout_s} s: {condition}")
+        time.sleep(0.05)
+
+
+def _is_ready(supervisor: subprocess.Popen[bytes], run_dir: Path, output: Path) -> bool:
+    if supervisor.poll() is not None:
+        raise RuntimeError(f"the server ended with {supervisor.returncode}: {output.read_text(errors='replace')}")
+    state = State.read(RunDir(run_dir))
+    return state is not None and state.supervisor.pid == supervisor.pid and state.phase == READY
+
+
+def _die_with_tests() -> None:
+    procfs.die_with_parent(signal.SIGTERM)
