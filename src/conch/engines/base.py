@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Union
 
 from conch.errors import ConchError
 from conch.sampling import SamplingParams
@@ -36,6 +36,51 @@ class TokenSink(Protocol):
 
     def step_done(self) -> None:
         """A step of the engine is over: everything that it produced has been delivered."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """New tokens of a request; see TokenSink.tokens."""
+
+    request_id: int
+    ids: list[int]
+    finish_reason: str | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that ended without an answer."""
+
+    request_id: int
+    error: ConchError
+
+
+Event = Union[Tokens, Failure]
+
+
+class Batcher(Protocol):
+    """An engine's core, driven step by step by one thread: what a worker process runs."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has something to do."""
+
+    def add(self, request: GenerationRequest) -> None:
+        """Take a request into the batch.
+
+        Raises:
+            InvalidArgumentError: the engine refuses it.
+        """
+
+    def cancel(self, request_id: int) -> None:
+        """Give a request up; unknown ids are ignored."""
+
+    def step(self) -> list[Event]:
+        """Compute one step.
+
+        Returns:
+            What it produced, at most one event for each request.
+        """
 
 
 class Engine(Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conch.engines.base import Engine, TokenSink
 from conch.engines.echo import EchoEngine
-from conch.engines.openvino import OpenVinoEngine
+from conch.engines.process import ProcessEngine
 from conch.spec import Engine as EngineSpec
 from conch.spec import Runtime
 
@@ -24,4 +24,4 @@ def create_engine(spec: EngineSpec, engine_dir: Path, sink: TokenSink) -> Engine
     """
     if spec.runtime is Runtime.ECHO:
         return EchoEngine(spec, sink)
-    return OpenVinoEngine(engine_dir, spec, sink)
+    return ProcessEngine(engine_dir, spec, sink)

@@ -1,29 +1,23 @@
 """Engine on OpenVINO GenAI's continuous batching: paged KV cache, prefix caching, chunked prefill, on any x86 CPU.
 
-One thread owns the pipeline: it takes in what was submitted and cancelled, runs a step, and hands out the tokens. No
-other thread touches the pipeline, and nothing that can block happens on this one.
+The pipeline's ``step`` keeps Python's global lock for as long as it computes (openvino-genai 2026.4), so it runs in a
+process of its own (conch.engines.process): otherwise no other thread could send a token while the next is computed.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
 import secrets
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conch.engines.base import Engine, GenerationRequest, TokenSink
-from conch.errors import ConchError, InternalError, InvalidArgumentError, RepositoryError, UnavailableError
+from conch.engines.base import Batcher, Event, Failure, GenerationRequest, Tokens
+from conch.errors import InvalidArgumentError, RepositoryError, UnavailableError
 from conch.repository.artifacts import GGUF_FILE, IR_FILE
 from conch.sampling import SamplingParams
 from conch.spec import Engine as EngineSpec
 from conch.spec import InferencePrecision, KvCacheType
-
-_log = logging.getLogger(__name__)
-
 
 def device_properties(spec: EngineSpec) -> dict[str, Any]:
     """OpenVINO's CPU properties for a spec."""
@@ -63,7 +57,7 @@ def create_pipeline(engine_dir: Path, spec: EngineSpec) -> Any:
     try:
         return openvino_genai.ContinuousBatchingPipeline(str(source), scheduler, "CPU", device_properties(spec), {})
     except RuntimeError as error:
-        raise RepositoryError(f"OpenVINO cannot load {source}: {first_line(error)}") from None
+        raise RepositoryError(f"OpenVINO cannot load {source}: {last_line(error)}") from None
 
 
 def generation_config(params: SamplingParams) -> Any:
@@ -93,25 +87,24 @@ def generation_config(params: SamplingParams) -> Any:
     return config
 
 
-def first_line(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """The last line of an OpenVINO message, which is the one that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-class OpenVinoEngine(Engine):
+class OpenVinoBatcher(Batcher):
     """In-flight batching over a ContinuousBatchingPipeline.
 
     Args:
         engine_dir: compiled engine.
         spec: engine section of the spec.
-        sink: where tokens go.
 
     Raises:
         RepositoryError: the engine cannot be loaded.
     """
 
-    def __init__(self, engine_dir: Path, spec: EngineSpec, sink: TokenSink) -> None:
+    def __init__(self, engine_dir: Path, spec: EngineSpec) -> None:
         import openvino_genai
 
         self._none = openvino_genai.GenerationFinishReason.NONE
@@ -121,62 +114,14 @@ class OpenVinoEngine(Engine):
         }
         self._ignored = openvino_genai.GenerationStatus.IGNORED
         self._pipeline = create_pipeline(engine_dir, spec)
-        self._sink = sink
-        self._inbox: queue.SimpleQueue[GenerationRequest | int | None] = queue.SimpleQueue()
         self._live: dict[int, Any] = {}  # request id -> GenerationHandle
-        self._cancelled = False  # blocks of a cancelled request wait to be freed
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="openvino-step", daemon=True)
-        self._thread.start()
+        self._cancelled = False  # blocks of a cancelled request wait for a step to be freed
 
-    def submit(self, request: GenerationRequest) -> None:
-        if self._closed:
-            raise UnavailableError("the engine is shutting down")
-        self._inbox.put(request)
+    @property
+    def busy(self) -> bool:
+        return bool(self._live) or self._cancelled
 
-    def cancel(self, request_id: int) -> None:
-        self._inbox.put(request_id)
-
-    def close(self) -> None:
-        self._closed = True
-        self._inbox.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while self._take_in():
-            if not (self._live or self._cancelled):
-                continue
-            try:
-                self._cancelled = False
-                self._pipeline.step()  # frees what cancelled requests held, too
-                self._hand_out()
-            except Exception:
-                _log.exception("a step of the engine failed; %d requests end", len(self._live))
-                self._drop_all(InternalError("the engine failed while generating; see its log"))
-            self._sink.step_done()
-        self._drop_all(UnavailableError("the engine is shutting down"))
-        self._sink.step_done()
-
-    def _take_in(self) -> bool:
-        """Take what was submitted and cancelled; wait for it when there is nothing else to do. False: close."""
-        wait = not (self._live or self._cancelled)
-        while True:
-            try:
-                item = self._inbox.get(block=wait)
-            except queue.Empty:
-                return True
-            wait = False
-            if item is None:
-                return False
-            if isinstance(item, int):
-                handle = self._live.pop(item, None)
-                if handle is not None:
-                    handle.cancel()
-                    self._cancelled = True
-            else:
-                self._add(item)
-
-    def _add(self, request: GenerationRequest) -> None:
+    def add(self, request: GenerationRequest) -> None:
         import openvino
 
         ids = openvino.Tensor(np.asarray([request.input_ids], dtype=np.int64))
@@ -184,30 +129,27 @@ class OpenVinoEngine(Engine):
             config = generation_config(request.params)
             self._live[request.request_id] = self._pipeline.add_request(request.request_id, ids, config)
         except (RuntimeError, TypeError, ValueError) as error:
-            _log.warning("request %d refused by OpenVINO: %s", request.request_id, error)
-            self._sink.failed(request.request_id, InvalidArgumentError(f"refused by the engine: {first_line(error)}"))
-            self._sink.step_done()
+            raise InvalidArgumentError(f"refused by the engine: {last_line(error)}") from None
 
-    def _hand_out(self) -> None:
-        """Deliver what the last step produced."""
-        ended = []
+    def cancel(self, request_id: int) -> None:
+        handle = self._live.pop(request_id, None)
+        if handle is not None:
+            handle.cancel()
+            self._cancelled = True
+
+    def step(self) -> list[Event]:
+        self._cancelled = False
+        self._pipeline.step()
+        events: list[Event] = []
         for request_id, handle in self._live.items():
             if handle.can_read():
                 output = next(iter(handle.read().values()))
                 reason = output.finish_reason
-                if reason == self._none:
-                    self._sink.tokens(request_id, output.generated_ids, None)
-                else:
-                    ended.append(request_id)
-                    self._sink.tokens(request_id, output.generated_ids, self._reasons[reason])
+                finish = None if reason == self._none else self._reasons[reason]
+                events.append(Tokens(request_id, output.generated_ids, finish))
             elif handle.get_status() == self._ignored:
-                ended.append(request_id)
-                self._sink.failed(request_id, UnavailableError("the KV cache has no room for this request; try later"))
-        for request_id in ended:
-            del self._live[request_id]
-
-    def _drop_all(self, error: ConchError) -> None:
-        for request_id, handle in self._live.items():
-            handle.cancel()
-            self._sink.failed(request_id, error)
-        self._live.clear()
+                events.append(Failure(request_id, UnavailableError("the KV cache has no room for this request")))
+        for event in events:
+            if isinstance(event, Failure) or event.finish_reason is not None:
+                del self._live[event.request_id]
+        return events

@@ -54,11 +54,17 @@ class EngineStage:
             sender = request.get_response_sender()
             try:
                 prompts, answers = self._read(request)
-                self._outbox.register(Call(sender, answers))
-                for ids, answer in zip(prompts, answers, strict=True):
-                    self._engine.submit(GenerationRequest(answer.request_id, ids, answer.params))
             except Exception as error:
-                sender.send(codec.error_response(as_conch_error(error)), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                response = codec.error_response(as_conch_error(error))
+                sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                continue
+            self._outbox.register(Call(sender, answers))
+            for ids, answer in zip(prompts, answers, strict=True):
+                try:
+                    self._engine.submit(GenerationRequest(answer.request_id, ids, answer.params))
+                except Exception as error:
+                    self._outbox.failed(answer.request_id, as_conch_error(error))
+                    self._outbox.step_done()
 
     def close(self) -> None:
         """Stop the engine; what is in flight ends with an error."""

@@ -8,6 +8,7 @@ a stream never falls behind the engine, and a token batch is as small as the mac
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,9 @@ class Call:
     answers: Sequence[Answer]
     open_rows: int = 0
     closed: bool = False
+    # Held while Triton is asked whether the request was cancelled, and while the last response is sent: the question
+    # reads what the last response frees, and Triton 2.51 crashes if it comes too late.
+    life: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.open_rows = len(self.answers)
@@ -205,21 +209,28 @@ class Outbox(TokenSink):
         answer.ended = "stop" if release.stopped else reason
 
     def _send(self, call: Call, tensors: list[pb_utils.Tensor], last: bool) -> None:
-        call.closed = last
-        call.sender.send(pb_utils.InferenceResponse(tensors), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0)
+        response = pb_utils.InferenceResponse(tensors)
+        if last:
+            self._send_last(call, response)
+        else:
+            call.sender.send(response)
+
+    def _send_last(self, call: Call, response: pb_utils.InferenceResponse) -> None:
+        with call.life:
+            call.closed = True
+            call.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _fail(self, answer: Answer, error: ConchError) -> None:
         """End the whole call: Triton has one error for all its rows."""
         call = answer.call
         if call is None or call.closed:
             return
-        call.closed = True
         for other in call.answers:
             if not other.ended:
                 self._cancel(other.request_id)
             self._forget(other)
         try:
-            call.sender.send(codec.error_response(error), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self._send_last(call, codec.error_response(error))
         except Exception:
             _log.exception("an error could not be sent")
 
@@ -232,14 +243,18 @@ class Outbox(TokenSink):
             self._answers.pop(answer.request_id, None)
 
     def _watch_cancels(self) -> None:
+        parent = os.getppid()
         while not self._closed.wait(CANCEL_POLL_S):
+            if os.getppid() != parent:  # Triton was killed: nobody is left to answer to
+                os._exit(1)
             with self._lock:
                 calls = {id(a.call): a for a in self._answers.values()}
             for answer in calls.values():
                 call = answer.call
                 assert call is not None
                 try:
-                    cancelled = not call.closed and call.sender.is_cancelled()
+                    with call.life:
+                        cancelled = not call.closed and call.sender.is_cancelled()
                 except Exception:
                     _log.exception("a request could not be asked whether it was cancelled")
                     continue
