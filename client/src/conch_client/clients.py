@@ -9,7 +9,6 @@ from conch_client.address import grpc_address, http_address
 from conch_client.base import DEFAULT_TIMEOUT_S, AsyncBaseClient, SyncClient
 from conch_client.grpc_aio_transport import AsyncGrpcTransport
 from conch_client.grpc_transport import GrpcTransport
-from conch_client.http_aio_transport import AsyncHttpTransport
 from conch_client.http_transport import HttpTransport
 from conch_client.retry import Retry
 from conch_client.types import Tls
@@ -86,6 +85,8 @@ class AsyncHttpClient(AsyncBaseClient):
         timeout_s: float | None = DEFAULT_TIMEOUT_S, retry: Retry | None = None,
         headers: Mapping[str, str] | None = None, tls: Tls | None = None, metrics_url: str | None = None,
     ) -> None:  # fmt: skip
+        from conch_client.http_aio_transport import AsyncHttpTransport  # aiohttp is a third of the time to import all
+
         address = http_address(url, tls)
         super().__init__(
             AsyncHttpTransport(address, headers or {}), address, model=model, version=version, timeout_s=timeout_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import select
 import socket
+import struct
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -32,6 +33,7 @@ from conch_client.types import Chunk, ModelInfo
 
 _BROKEN = (OSError, http.client.HTTPException, ValueError)  # ValueError: a read of a response closed meanwhile
 _READ_BYTES = 65536
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
 class HttpTransport:
@@ -235,4 +237,7 @@ class HttpCall:
         if self._ended and not self._cancelled:
             self._transport.give(self._connection)
         else:
+            # Without a reset, a server whose send buffer is full would go on waiting for us.
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._connection.close()

@@ -1,0 +1,402 @@
+"""Answers, errors, retries, deadlines and cancels: the same over gRPC and HTTP, with threads and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+
+import pytest
+from askers import FAST_RETRY, Asker
+from fake_servers import Chunk, Drop, Endless, Fail, GrpcServer, Hang, HttpServer, Raw, Refuse
+
+import conch_client
+from conch_client import (
+    CancelledError,
+    Completion,
+    ConchClientError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    Retry,
+    UnavailableError,
+    UnsupportedError,
+)
+
+STREAMED = [
+    Chunk("Grü", None, 1, 5), Chunk("ße ", None, 2, 5), Chunk("", None, 1, 5), Chunk("🐚", "length", 1, 5),
+]  # fmt: skip
+BUSY = Fail("UNAVAILABLE", "UNAVAILABLE: all sequences are taken")
+
+
+def test_a_stream_brings_its_pieces_and_their_sum(asker) -> None:
+    asker.plans.plans = [STREAMED]
+    texts: list[str] = []
+    answer = asker.stream("x", into=texts, request_id="r1")
+    assert texts == ["Grü", "ße ", "", "🐚"]
+    assert answer == Completion("Grüße 🐚", "length", 5, 5, "r1", "3")
+
+
+def test_generate_brings_the_whole(asker) -> None:
+    asker.plans.plans = [[Chunk("Grüße\n🐚", "stop", 5, 4)]]
+    assert asker.generate("x", request_id="r2", version=2) == Completion("Grüße\n🐚", "stop", 4, 5, "r2", "2")
+
+
+def test_what_the_server_leaves_out_is_none(asker) -> None:
+    asker.plans.plans = [[Chunk("a"), Chunk("b")]]
+    answer = asker.stream("x")
+    assert (answer.text, answer.finish_reason) == ("ab", None)
+    assert (answer.num_input_tokens, answer.num_output_tokens) == (None, None)
+    assert len(answer.request_id) == 32
+
+
+@pytest.mark.parametrize(
+    ("plan", "kind", "message"),
+    [
+        ([Fail("INVALID_ARGUMENT", "top_p must be in [0, 1], got 3")], InvalidArgumentError, "top_p must be in [0, 1], got 3"),
+        ([Fail("UNSUPPORTED", "UNSUPPORTED: no beams here")], UnsupportedError, "no beams here"),
+        ([Fail("INTERNAL", "internal error (KeyError); see the log")], InternalError, "internal error (KeyError); see the log"),
+        ([Fail("CANCELLED", "CANCELLED: server stops")], CancelledError, "server stops"),
+        ([BUSY], UnavailableError, "all sequences are taken"),
+        (
+            [Refuse(404, "Request for unknown model: 'nope' is not found")],
+            NotFoundError,
+            "Request for unknown model: 'nope' is not found",
+        ),
+        ([Refuse(400, "[request id: 1] input 'x' is bad")], InvalidArgumentError, "input 'x' is bad"),
+        (
+            [Refuse(400, "in ensemble 'e', [request id: <id>] Server is stopping, scheduler has stopped")],
+            UnavailableError,
+            "Server is stopping, scheduler has stopped",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_an_error_is_the_same_everywhere(asker, method, plan, kind, message) -> None:
+    asker.plans.plans = [plan]
+    with pytest.raises(ConchClientError) as caught:
+        getattr(asker, method)("x", request_id="r3")
+    assert type(caught.value) is kind
+    assert caught.value.message == str(caught.value) == message
+    assert caught.value.request_id == "r3"
+    assert len(asker.plans.seen) == (FAST_RETRY.max_attempts if kind is UnavailableError else 1)
+
+
+def test_an_error_inside_a_stream_comes_after_what_was_sent(asker) -> None:
+    asker.plans.plans = [[Chunk("a"), Chunk("b"), BUSY]]
+    texts: list[str] = []
+    with pytest.raises(UnavailableError, match="all sequences are taken"):
+        asker.stream("x", into=texts)
+    assert texts == ["a", "b"]
+    assert len(asker.plans.seen) == 1, "never again after a token was seen"
+
+
+def test_an_error_of_unknown_kind_inside_a_stream_is_internal(asker) -> None:
+    asker.plans.plans = [[Chunk("a"), Fail("INTERNAL", "it went wrong")]]
+    with pytest.raises(InternalError, match="^it went wrong$"):
+        asker.stream("x")
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_a_busy_server_is_asked_again(asker, method) -> None:
+    asker.plans.plans = [[BUSY], [BUSY], [Chunk("at last", "stop")]]
+    assert getattr(asker, method)("x").text == "at last"
+    assert len(asker.plans.seen) == 3
+    assert len({seen.request_id for seen in asker.plans.seen}) == 1
+
+
+def test_no_retry_if_told_so(asker) -> None:
+    asker.plans.plans = [[BUSY], [Chunk("ok")]]
+    with pytest.raises(UnavailableError):
+        asker.call("generate", "x", client={"retry": Retry(max_attempts=1)})
+    assert len(asker.plans.seen) == 1
+
+
+def test_no_wait_that_goes_beyond_the_deadline(asker) -> None:
+    asker.plans.plans = [[BUSY]]
+    retry = Retry(max_attempts=9, initial_backoff_s=1000, max_backoff_s=1000)
+    with pytest.raises(UnavailableError, match="all sequences are taken"):
+        asker.call("generate", "x", client={"retry": retry}, timeout_s=30)
+    assert len(asker.plans.seen) == 1
+
+
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_the_deadline_is_kept_and_the_server_hears_of_it(asker, method) -> None:
+    asker.plans.plans = [[Hang()]]
+    with pytest.raises(DeadlineExceededError, match=r"^no full answer within timeout_s = 0\.2$") as caught:
+        getattr(asker, method)("x", timeout_s=0.2, request_id="r4")
+    assert caught.value.request_id == "r4"
+    assert len(asker.plans.seen) == 1
+    assert asker.plans.given_up.wait(5)
+
+
+def test_the_deadline_is_over_the_whole_stream(asker) -> None:
+    asker.plans.plans = [[Endless()]]
+    with pytest.raises(DeadlineExceededError):
+        asker.stream("x", timeout_s=0.3)
+    assert asker.plans.given_up.wait(5)
+
+
+def test_a_client_may_have_a_deadline_of_its_own(asker) -> None:
+    asker.plans.plans = [[Hang()]]
+    with pytest.raises(DeadlineExceededError):
+        asker.call("generate", "x", client={"timeout_s": 0.2})
+
+
+def test_leaving_the_block_gives_the_request_up(asker) -> None:
+    asker.plans.plans = [[Endless()]]
+    answer = asker.stream("x", stop_after=3)
+    assert set(answer.text) == {"x"}
+    assert asker.plans.given_up.wait(5)
+
+
+def test_an_answer_without_a_response_is_an_error(asker) -> None:
+    asker.plans.plans = [[Raw(b"\n")] if asker.is_http else []]
+    with pytest.raises(InternalError, match="without a single response"):
+        asker.stream("x")
+
+
+def test_nobody_there() -> None:
+    server = GrpcServer()
+    server.close()
+    messages = set()
+    for kind in ("grpc", "grpc_aio", "http", "http_aio"):
+        asker = Asker(kind, server.url)
+        with pytest.raises(UnavailableError) as caught:
+            asker.generate("x")
+        messages.add(caught.value.message)
+        health = asker.call("health")
+        assert (health.live, health.ok, health.detail) == (False, False, caught.value.message)
+    assert messages == {f"cannot reach {server.url}: Connection refused"}
+
+
+def test_a_server_that_comes_back_is_found() -> None:
+    server = GrpcServer()
+    retry = Retry(max_attempts=50, initial_backoff_s=0.05, max_backoff_s=0.1)
+    with conch_client.Client(server.url, retry=retry) as client:
+        assert client.generate("x").text == "ok"
+        server.close()
+        later: list[GrpcServer] = []
+        timer = threading.Timer(0.3, lambda: later.append(GrpcServer(address=server.url)))
+        timer.start()
+        assert client.generate("x", timeout_s=20).text == "ok"
+        timer.join()
+        later[0].close()
+
+
+# --- cancel ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", [[Endless()], [Hang()]])
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_another_thread_can_cancel(kind, plan) -> None:
+    server = (GrpcServer if kind == "grpc" else HttpServer)()
+    server.plans.plans = [plan]
+    with Asker(kind, server.url).make() as client:
+        stream = client.stream("x")
+        timer = threading.Timer(0.2, stream.cancel)
+        timer.start()
+        with pytest.raises(CancelledError, match="cancelled by the caller"):
+            for _ in stream:
+                pass
+        timer.join()
+        assert server.plans.given_up.wait(5)
+        assert list(stream) == []
+        server.plans.plans = [[Chunk("fine")]]
+        assert client.generate("x").text == "fine"
+    server.close()
+
+
+def test_cancel_ends_the_wait_for_the_next_try() -> None:
+    server = GrpcServer()
+    server.plans.plans = [[BUSY]]
+    with conch_client.Client(server.url, retry=Retry(initial_backoff_s=500, max_backoff_s=500)) as client:
+        stream = client.stream("x", timeout_s=5000)
+        timer = threading.Timer(0.2, stream.cancel)
+        timer.start()
+        with pytest.raises(CancelledError):
+            next(stream)
+        timer.join()
+    server.close()
+
+
+def test_a_stream_that_is_forgotten_is_given_up() -> None:
+    for kind, make in (("grpc", GrpcServer), ("http", HttpServer)):
+        server = make()
+        server.plans.plans = [[Endless()]]
+        with Asker(kind, server.url).make() as client:
+            stream = client.stream("x")
+            next(stream)
+            del stream
+            gc.collect()
+            assert server.plans.given_up.wait(5)
+        server.close()
+
+
+@pytest.mark.parametrize("plan", [[Endless()], [Hang()]])
+@pytest.mark.parametrize("kind", ["grpc_aio", "http_aio"])
+async def test_asyncio_cancels(kind, plan) -> None:
+    server = (GrpcServer if kind.startswith("grpc") else HttpServer)()
+    loop = asyncio.get_running_loop()
+
+    async def read(stream) -> None:
+        async for _ in stream:
+            pass
+
+    async with Asker(kind, server.url).make() as client:
+        for how in ("stream", "task", "timeout"):
+            server.plans.plans, server.plans.given_up = [plan], threading.Event()
+            stream = client.stream("x")
+            if how == "stream":
+                loop.call_later(0.2, stream.cancel)
+                with pytest.raises(CancelledError, match="cancelled by the caller"):
+                    await read(stream)
+                await asyncio.sleep(0)  # the task itself is not cancelled
+            elif how == "task":
+                task = asyncio.create_task(read(stream))
+                await asyncio.sleep(0.2)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(read(stream), 0.2)
+            assert await asyncio.to_thread(server.plans.given_up.wait, 5)
+            server.plans.plans = [[Chunk("fine")]]
+            assert (await client.generate("x")).text == "fine"
+        stream = client.stream("x")
+        stream.cancel()
+        with pytest.raises(CancelledError):
+            await read(stream)
+    server.close()
+
+
+async def test_many_streams_share_one_asyncio_client() -> None:
+    for kind, make in (("grpc_aio", GrpcServer), ("http_aio", HttpServer)):
+        server = make()
+        async with Asker(kind, server.url).make() as client:
+            answers = await asyncio.gather(*(client.generate(f"{i}", request_id=f"r{i}") for i in range(40)))
+            server.plans.plans = [STREAMED]
+            streams = [client.stream("x") for _ in range(6)]
+            for stream in streams:
+                await stream.__anext__()
+            for stream in streams:
+                async for _ in stream:
+                    pass
+            assert {stream.text for stream in streams} == {"Grüße 🐚"}
+        assert [a.request_id for a in answers] == [f"r{i}" for i in range(40)]
+        server.close()
+
+
+def test_threads_share_one_client() -> None:
+    for kind, make in (("grpc", GrpcServer), ("http", HttpServer)):
+        server = make()
+        server.plans.plans = [STREAMED]
+        texts: list[str] = []
+        with Asker(kind, server.url).make() as client:
+
+            def read(client=client, texts=texts) -> None:
+                for _ in range(5):
+                    with client.stream("x") as stream:
+                        texts.append("".join(chunk.text for chunk in stream))
+
+            threads = [threading.Thread(target=read) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert texts == ["Grüße 🐚"] * 30
+        server.close()
+
+
+def test_a_closed_client_says_so(asker) -> None:
+    if asker.is_async:
+
+        async def run() -> None:
+            client = asker.make()
+            await client.generate("x")
+            await client.close()
+            await client.generate("x")
+
+        with pytest.raises(UnavailableError, match="the client is closed"):
+            asyncio.run(run())
+        return
+    client = asker.make()
+    client.generate("x")
+    client.close()
+    with pytest.raises(UnavailableError, match="the client is closed"):
+        client.generate("x")
+
+
+# --- HTTP alone --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["http", "http_aio"])
+def test_a_stream_may_be_cut_anywhere(kind) -> None:
+    server = HttpServer()
+    body = 'data: {"text_output": "Grü"}\r\n\r\n: note\ndata: {"text_output":\ndata: "🐚"}\n\n'.encode()
+    asker = Asker(kind, server.url)
+    for cut in range(1, len(body)):
+        server.plans.plans = [[Raw(body[:cut]), Raw(body[cut:])]]
+        texts: list[str] = []
+        asker.stream("x", into=texts)
+        assert texts == ["Grü", "🐚"]
+    server.plans.plans = [[Raw(body[i : i + 1]) for i in range(len(body))]]
+    assert asker.stream("x").text == "Grü🐚"
+    server.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "http_aio"])
+def test_a_connection_that_breaks_is_unavailable(kind) -> None:
+    server = HttpServer()
+    asker = Asker(kind, server.url)
+    server.plans.plans = [[Chunk("a"), Drop()]]
+    texts: list[str] = []
+    with pytest.raises(UnavailableError):
+        asker.stream("x", into=texts)
+    assert texts == ["a"]
+    assert len(server.plans.seen) == 1
+    server.plans.plans = [[Raw(b'data: {"text_output": "a"}\n\ndata: {"text'), Raw(b"_output")]]
+    with pytest.raises(UnavailableError, match="ended within a response"):
+        asker.stream("x")
+    server.plans.plans = [[Raw(b"data: what?\n\n")]]
+    with pytest.raises(InternalError, match="must be a JSON object, got b'what"):
+        asker.stream("x")
+    server.plans.plans = [[Drop()], [Chunk("again")]]
+    assert asker.stream("x").text == "again"
+    server.close()
+
+
+def test_connections_are_kept_and_dead_ones_replaced() -> None:
+    server = HttpServer()
+    with conch_client.HttpClient(server.url, retry=Retry(max_attempts=1)) as client:
+        for _ in range(3):
+            client.generate("x")
+            client.health()
+            list(client.stream("x"))
+        assert server.plans.connections == 1
+        server.drop_connections()
+        assert client.generate("x").text == "ok"
+        assert server.plans.connections == 2
+        server.plans.plans = [[Endless()], [Refuse(404, "no")], [Chunk("ok")]]
+        with client.stream("x") as stream:
+            next(stream)
+        with pytest.raises(NotFoundError):
+            client.generate("x")
+        assert client.generate("x").text == "ok"
+        assert server.plans.connections == 3
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, "UNAUTHENTICATED"), (403, "PERMISSION_DENIED"), (413, "RESOURCE_EXHAUSTED"), (429, "UNAVAILABLE"),
+     (502, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED"), (500, "INTERNAL"), (418, "INVALID_ARGUMENT")],
+)  # fmt: skip
+def test_statuses_of_what_stands_in_front(status, code) -> None:
+    from conch_client.http_wire import status_error
+
+    error = status_error(status, b"<html>proxy</html>")
+    assert (error.code, error.message) == (code, f"HTTP status {status}")
+    assert error.retryable == (code == "UNAVAILABLE")

@@ -1,0 +1,164 @@
+"""What goes over the wire, and what is refused before it does."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_servers import Chunk
+
+import conch_client
+from conch import contract
+from conch_client import InvalidArgumentError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ALL = {
+    "max_tokens": 7, "min_tokens": 1, "temperature": 0.5, "top_k": 40, "top_p": 0.25, "min_p": 0.125,
+    "repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 2.0, "seed": 2**64 - 1, "end_id": -1,
+    "pad_id": 0, "stop_words": ["\n\n", "Ende", "终"], "return_num_input_tokens": False,
+    "return_num_output_tokens": False, "exclude_input_in_output": True,
+}  # fmt: skip
+
+
+def test_the_clients_copy_of_the_contract_is_up_to_date() -> None:
+    script = ROOT / "build_scripts" / "write_client_contract.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_client_never_imports_the_library() -> None:
+    code = "import sys, conch_client, conch_client.cli, conch_client.http_aio_transport; print('conch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_every_control_arrives_as_the_contract_says(asker) -> None:
+    asker.generate("Grüße\0", request_id="my-id", version=4, headers={"X-Team": "blue"}, **ALL)
+    (seen,) = asker.plans.seen
+    assert (seen.model, seen.version, seen.request_id, seen.headers["x-team"]) == ("ensemble", "4", "my-id", "blue")
+    sent = {"text_input": "Grüße\0", "stream": False, **ALL}
+    if asker.is_http:
+        assert seen.tensors == sent
+        return
+    inputs = {t.name: t for t in contract.ENSEMBLE.inputs}
+    assert set(seen.tensors) == set(sent)
+    for name, (dtype, shape, values) in seen.tensors.items():
+        assert dtype == inputs[name].dtype.value
+        assert shape == [1, len(values)]
+        assert inputs[name].dims in ((1,), (-1,))
+        assert values == (sent[name] if isinstance(sent[name], list) else [sent[name]])
+
+
+def test_every_control_of_the_contract_can_be_sent() -> None:
+    assert set(ALL) == {c.name for c in contract.CONTROLS} - {"stream"} == set(conch_client.CONTROLS)
+
+
+def test_messages_go_as_json_and_counts_are_asked_for(asker) -> None:
+    messages = [{"role": "user", "content": "Ω says \"hi\"\n"}]
+    asker.stream(messages=messages, stop_words=[], seed=None, max_tokens=np.int64(5), temperature=np.float32(0.5))
+    (seen,) = asker.plans.seen
+    tensors = seen.tensors if asker.is_http else {name: values[0] for name, (_, _, values) in seen.tensors.items()}
+    assert json.loads(tensors.pop("messages")) == messages
+    assert tensors == {
+        "max_tokens": 5, "temperature": 0.5, "stream": True, "return_num_input_tokens": True,
+        "return_num_output_tokens": True,
+    }  # fmt: skip
+
+
+def test_the_classic_ensemble_has_names_of_its_own(asker) -> None:
+    asker.plans.plans = [[Chunk("Tritonshorn", "stop")]]
+    answer = asker.generate("x", model="llama_pipeline")
+    (seen,) = asker.plans.seen
+    assert answer.text == "Tritonshorn"
+    assert "INPUT_TEXT" in seen.tensors
+    assert "text_input" not in seen.tensors
+
+
+def test_a_model_name_cannot_leave_its_path() -> None:
+    from conch_client.http_wire import model_path
+
+    assert model_path("../x?y#z/a", "") == "/v2/models/..%2Fx%3Fy%23z%2Fa"
+
+
+def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(asker) -> None:
+    with pytest.raises(TypeError, match="'max_token'; did you mean 'max_tokens'"):
+        asker.generate("x", max_token=5)
+    with pytest.raises(TypeError, match="'mesages'; did you mean 'messages'"):
+        asker.generate(mesages=[])
+    with pytest.raises(TypeError, match="'zzz'$"):
+        asker.stream("x", zzz=1)
+    with pytest.raises(TypeError, match=r"call stream\(\)"):
+        asker.generate("x", stream=True)
+    assert asker.plans.seen == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_tokens": "5"}, "max_tokens must be an integer, got '5'"),
+        ({"max_tokens": 5.0}, "max_tokens must be an integer, got 5.0"),
+        ({"max_tokens": True}, "max_tokens must be an integer, got True"),
+        ({"max_tokens": 2**31}, "max_tokens must be in [-2147483648, 2147483647], got 2147483648"),
+        ({"seed": -1}, "seed must be in [0, 18446744073709551615], got -1"),
+        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"temperature": math.nan}, "temperature must be a finite number, got nan"),
+        ({"temperature": -math.inf}, "temperature must be a finite number, got -inf"),
+        ({"top_p": 1e39}, "top_p must fit a 32-bit float, got 1e+39"),
+        ({"exclude_input_in_output": 1}, "exclude_input_in_output must be True or False, got 1"),
+        ({"stop_words": "END"}, "stop_words must be a list of strings, got 'END'"),
+        ({"stop_words": ["a", 3]}, "stop_words[1] must be a string, got 3"),
+        ({"stop_words": ["\ud800"]}, "stop_words[0] must be valid Unicode, got a lone surrogate"),
+        ({"prompt": b"x"}, "prompt must be a string, got b'x'"),
+        ({"prompt": None}, "exactly one of prompt and messages must be given, got neither"),
+        ({"messages": []}, "exactly one of prompt and messages must be given, got both"),
+        ({"prompt": None, "messages": "hi"}, "messages must be a list of {role, content}, got 'hi'"),
+        ({"prompt": None, "messages": ["hi"]}, "messages[0] must be a mapping with role and content, got 'hi'"),
+        ({"prompt": None, "messages": [{"content": {1, 2}}]}, "messages must be JSON"),
+        ({"version": "latest"}, "version must be a number, got 'latest'"),
+        ({"request_id": ""}, "request_id must not be empty"),
+        ({"timeout_s": 0}, "timeout_s must be > 0, got 0"),
+        ({"timeout_s": math.nan}, "timeout_s must be > 0, got nan"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_it(arguments, message) -> None:
+    with conch_client.Client("127.0.0.1:1") as client, pytest.raises(InvalidArgumentError) as caught:
+        client.stream(**{"prompt": "x", **arguments})
+    assert message in caught.value.message
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("url", ["ftp://h:1", "h:99999", "h:x", "", "h:1/path", "u:p@h:1", "[::1", "http://h"])
+def test_a_bad_address_is_an_error(url) -> None:
+    with pytest.raises(InvalidArgumentError, match="url must"):
+        conch_client.Client(url)
+
+
+def test_addresses(monkeypatch) -> None:
+    from conch_client.address import grpc_address, http_address, metrics_address
+
+    for name in ("CONCH_HOST", "CONCH_GRPC_PORT", "CONCH_HTTP_PORT", "CONCH_METRICS_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    assert str(grpc_address(None, None)) == "127.0.0.1:8001"
+    assert str(http_address(None, None)) == "127.0.0.1:8000"
+    assert str(http_address("example.org", None)) == "example.org:8000"
+    assert str(grpc_address("[::1]:5", None)) == "[::1]:5"
+    assert grpc_address("grpcs://h:5", None).tls == conch_client.Tls()
+    assert http_address("https://h:5/triton/", None).path == "/triton"
+    assert str(metrics_address(None, grpc_address("far:1", None))) == "far:8002"
+    monkeypatch.setenv("CONCH_HOST", "0.0.0.0")
+    monkeypatch.setenv("CONCH_GRPC_PORT", "9001")
+    monkeypatch.setenv("CONCH_METRICS_PORT", "9002")
+    assert str(grpc_address(None, None)) == "127.0.0.1:9001"
+    assert str(metrics_address(None, grpc_address(None, None))) == "127.0.0.1:9002"
+    monkeypatch.setenv("CONCH_GRPC_PORT", "many")
+    with pytest.raises(InvalidArgumentError, match=r"CONCH_GRPC_PORT must be a port in \[1, 65535\], got 'many'"):
+        grpc_address(None, None)
