@@ -1,0 +1,83 @@
+"""Runs the long work of others (pip, the exporter) in a child process that never outlives the build."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from conch.build.progress import Progress
+
+_POLL_S = 0.2
+_GRACE_S = 5.0
+
+# A child that is told of its parent's death: a build that is killed must not leave one that goes on writing.
+DIE_WITH_PARENT = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL)"
+
+
+def run_child(
+    command: list[str],
+    *,
+    progress: Progress,
+    title: str,
+    environment: Mapping[str, str],
+    so_far: Callable[[], str] = lambda: "",
+) -> tuple[int, str]:
+    """Run a command to its end.
+
+    Args:
+        command: program and arguments.
+        progress: is told ``title``, what ``so_far`` returns, and the seconds passed.
+        environment: all of the child's environment variables.
+
+    Returns:
+        Exit status (negative: the signal that ended it), and all that it printed.
+    """
+    started_s = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(environment)
+        )
+        try:
+            progress.begin(title)
+            while True:
+                try:
+                    child.wait(_POLL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    progress.update(f"{title}{so_far()}, {time.monotonic() - started_s:.0f} s")
+        finally:
+            _end(child)
+            progress.done()
+        output.seek(0)
+        return child.returncode, output.read().decode("utf-8", "replace")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def last_lines(output: str, count: int = 3) -> str:
+    """The last lines of a program's output that say anything, in one line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return " | ".join(lines[-count:])
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of the files in a folder that somebody is writing to."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:  # gone in between
+            continue
+    return total
