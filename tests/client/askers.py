@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fake_servers import GrpcServer, HttpServer
-
 import conch_client
 from conch_client import Completion, Retry
+from fake_servers import GrpcServer, HttpServer
 
 FAST_RETRY = Retry(max_attempts=3, initial_backoff_s=0.01, max_backoff_s=0.02)
 KINDS = {

@@ -102,7 +102,11 @@ class Plans:
             return self.plans.pop(0) if len(self.plans) > 1 else self.plans[0]
 
 
-INDEX = [("ensemble", "1", "READY", ""), ("llama_pipeline", "1", "UNAVAILABLE", "unloaded"), ("tokenizer", "1", "READY", "")]
+INDEX = [
+    ("ensemble", "1", "READY", ""),
+    ("llama_pipeline", "1", "UNAVAILABLE", "unloaded"),
+    ("tokenizer", "1", "READY", ""),
+]
 
 
 def bytes_tensor(text: str) -> bytes:
@@ -114,24 +118,24 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
     def __init__(self, plans: Plans) -> None:
         self.plans = plans
 
-    def ServerLive(self, request, context):  # noqa: N802
+    def ServerLive(self, request, context):
         return pb.ServerLiveResponse(live=self.plans.live)
 
-    def ServerReady(self, request, context):  # noqa: N802
+    def ServerReady(self, request, context):
         return pb.ServerReadyResponse(ready=self.plans.ready)
 
-    def ModelReady(self, request, context):  # noqa: N802
+    def ModelReady(self, request, context):
         return pb.ModelReadyResponse(ready=request.name in self.plans.ready_models)
 
-    def RepositoryIndex(self, request, context):  # noqa: N802
+    def RepositoryIndex(self, request, context):
         models = [
             pb.RepositoryIndexResponse.ModelIndex(name=n, version=v, state=s, reason=r) for n, v, s, r in INDEX
         ]
         return pb.RepositoryIndexResponse(models=models)
 
-    def ModelStreamInfer(self, requests, context):  # noqa: N802
+    def ModelStreamInfer(self, requests, context):
         request = next(requests)
-        headers = {key: value for key, value in context.invocation_metadata()}
+        headers = dict(context.invocation_metadata())
         plan = self.plans.next(Seen(request.model_name, request.model_version, request.id, _tensors(request), headers))
         stopped = threading.Event()
         waits = any(isinstance(step, (Hang, Endless)) for step in plan)
@@ -171,7 +175,8 @@ def _tensors(request: Any) -> dict[str, Any]:
 
 
 def _response(request: Any, chunk: Chunk, final: bool) -> Any:
-    answer = pb.ModelInferResponse(model_name=request.model_name, model_version=request.model_version or "3", id=request.id)
+    version = request.model_version or "3"
+    answer = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     answer.parameters["triton_final_response"].bool_param = final
 
     def add(name: str, datatype: str, raw: bytes) -> None:
@@ -222,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         plans, path = self.server.plans, self.path
         if path == "/v2/health/live":
             self._send(200 if plans.live else 400)
@@ -235,13 +240,13 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(404, b"<html>no such page</html>")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/v2/repository/index":
             index = [dict(zip(("name", "version", "state", "reason"), model, strict=True)) for model in INDEX]
             self._send(200, json.dumps(index).encode())
             return
-        parts = self.path.split("/")
+        parts = self.path[self.path.index("/v2/") :].split("/")
         tensors = json.loads(body)
         version = parts[5] if parts[4] == "versions" else ""
         headers = {key.lower(): value for key, value in self.headers.items()}

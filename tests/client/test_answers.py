@@ -6,11 +6,9 @@ import asyncio
 import gc
 import threading
 
+import conch_client
 import pytest
 from askers import FAST_RETRY, Asker
-from fake_servers import Chunk, Drop, Endless, Fail, GrpcServer, Hang, HttpServer, Raw, Refuse
-
-import conch_client
 from conch_client import (
     CancelledError,
     Completion,
@@ -23,6 +21,7 @@ from conch_client import (
     UnavailableError,
     UnsupportedError,
 )
+from fake_servers import Chunk, Drop, Endless, Fail, GrpcServer, Hang, HttpServer, Raw, Refuse
 
 STREAMED = [
     Chunk("Grü", None, 1, 5), Chunk("ße ", None, 2, 5), Chunk("", None, 1, 5), Chunk("🐚", "length", 1, 5),
@@ -54,9 +53,9 @@ def test_what_the_server_leaves_out_is_none(asker) -> None:
 @pytest.mark.parametrize(
     ("plan", "kind", "message"),
     [
-        ([Fail("INVALID_ARGUMENT", "top_p must be in [0, 1], got 3")], InvalidArgumentError, "top_p must be in [0, 1], got 3"),
+        ([Fail("INVALID_ARGUMENT", "top_p must be < 1, got 3")], InvalidArgumentError, "top_p must be < 1, got 3"),
         ([Fail("UNSUPPORTED", "UNSUPPORTED: no beams here")], UnsupportedError, "no beams here"),
-        ([Fail("INTERNAL", "internal error (KeyError); see the log")], InternalError, "internal error (KeyError); see the log"),
+        ([Fail("INTERNAL", "internal error (KeyError)")], InternalError, "internal error (KeyError)"),
         ([Fail("CANCELLED", "CANCELLED: server stops")], CancelledError, "server stops"),
         ([BUSY], UnavailableError, "all sequences are taken"),
         (
@@ -94,7 +93,7 @@ def test_an_error_inside_a_stream_comes_after_what_was_sent(asker) -> None:
 
 def test_an_error_of_unknown_kind_inside_a_stream_is_internal(asker) -> None:
     asker.plans.plans = [[Chunk("a"), Fail("INTERNAL", "it went wrong")]]
-    with pytest.raises(InternalError, match="^it went wrong$"):
+    with pytest.raises(InternalError, match=r"^it went wrong$"):
         asker.stream("x")
 
 

@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conch_client
 import numpy as np
 import pytest
+from conch_client import InvalidArgumentError
 from fake_servers import Chunk
 
-import conch_client
 from conch import contract
-from conch_client import InvalidArgumentError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,7 +93,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(asker) -> Non
         asker.generate("x", max_token=5)
     with pytest.raises(TypeError, match="'mesages'; did you mean 'messages'"):
         asker.generate(mesages=[])
-    with pytest.raises(TypeError, match="'zzz'$"):
+    with pytest.raises(TypeError, match=r"'zzz'$"):
         asker.stream("x", zzz=1)
     with pytest.raises(TypeError, match=r"call stream\(\)"):
         asker.generate("x", stream=True)

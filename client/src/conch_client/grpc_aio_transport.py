@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from conch_client.address import Address
 from conch_client.errors import CancelledError, UnavailableError

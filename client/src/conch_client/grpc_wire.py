@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2
 
 from conch_client import _contract as contract
 from conch_client.address import Address

@@ -1,0 +1,205 @@
+"""The command `conch`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from conch_client.cli import main
+from fake_servers import Chunk, Endless, Fail, GrpcServer, HttpServer, Refuse
+
+
+@pytest.fixture(params=["grpc", "http"])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[GrpcServer | HttpServer]:
+    server = GrpcServer() if request.param == "grpc" else HttpServer()
+    monkeypatch.setenv("CONCH_HOST", "127.0.0.1")
+    monkeypatch.setenv(f"CONCH_{request.param.upper()}_PORT", str(server.port))
+    server.protocol = ["--protocol", request.param]
+    yield server
+    server.close()
+
+
+def run(*arguments: str) -> int:
+    """Exit code; argparse's own exits too."""
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def tensors(server, number: int = -1) -> dict[str, object]:
+    found = server.plans.seen[number].tensors
+    return {
+        name: (value[2] if name == "stop_words" else value[2][0]) if isinstance(value, tuple) else value
+        for name, value in found.items()
+    }
+
+
+def test_ask_sends_a_chat_and_streams(server, capsys) -> None:
+    server.plans.plans = [[Chunk("Hel"), Chunk("lo 🐚", "stop")]]
+    stops = ["--stop-words", "a", "--stop-words", "b"]
+    code = run("ask", *server.protocol, "Hi", "--system", "Be kind", "--max-tokens", "9", *stops)
+    assert (code, capsys.readouterr().out) == (0, "Hello 🐚\n")
+    sent = tensors(server)
+    assert json.loads(sent["messages"]) == [
+        {"role": "system", "content": "Be kind"},
+        {"role": "user", "content": "Hi"},
+    ]
+    assert (sent["stream"], sent["max_tokens"], sent["stop_words"]) == (True, 9, ["a", "b"])
+
+
+def test_ask_raw_from_standard_input_as_json(server, capsys, monkeypatch) -> None:
+    server.plans.plans = [[Chunk("Hello", "length", 2, 3)]]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Grüße\n".encode())))
+    assert run("ask", *server.protocol, "--raw", "--json", "--temperature", "0.5", "-") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer.pop("request_id") == server.plans.seen[0].request_id
+    assert answer == {
+        "text": "Hello", "finish_reason": "length", "num_input_tokens": 3, "num_output_tokens": 2, "model_version": "3",
+    }  # fmt: skip
+    sent = tensors(server)
+    assert (sent["text_input"], sent["stream"], sent["temperature"]) == ("Grüße\n", False, 0.5)
+    assert "messages" not in sent
+
+
+def test_ask_whole(server, capsys) -> None:
+    assert run("ask", *server.protocol, "--no-stream", "--model", "llama_pipeline", "--model-version", "2", "Hi") == 0
+    assert capsys.readouterr().out == "ok\n"
+    assert (server.plans.seen[0].model, server.plans.seen[0].version) == ("llama_pipeline", "2")
+
+
+@pytest.mark.parametrize(
+    ("plan", "arguments", "code", "text"),
+    [
+        ([Refuse(404, "Request for unknown model: 'nope' is not found")], ["ask", "Hi"], 1,
+         "conch: Request for unknown model: 'nope' is not found\n"),
+        ([Fail("INVALID_ARGUMENT", "top_p must be in [0, 1],\n got 3")], ["ask", "Hi"], 2,
+         "conch: top_p must be in [0, 1], got 3\n"),
+        ([Chunk("Hel"), Fail("INTERNAL", "internal error")], ["ask", "Hi"], 1, "conch: internal error\n"),
+        ([], ["ask", "Hi", "--max-tokens", "many"], 2,
+         "conch ask: argument --max-tokens: invalid int value: 'many' (see conch ask --help)\n"),
+        ([], ["ask", "Hi", "--max-tok", "1"], 2, "conch: unrecognized arguments: --max-tok 1 (see conch --help)\n"),
+        ([], ["ask"], 2, "conch ask: the following arguments are required: PROMPT (see conch ask --help)\n"),
+        ([], [], 2, "conch: the following arguments are required: COMMAND (see conch --help)\n"),
+        ([], ["ask", "Hi", "--seed", "-1"], 2, "conch: seed must be in [0, 18446744073709551615], got -1\n"),
+        ([], ["ask", "Hi", "--raw", "--system", "x"], 2,
+         "conch: system must not be given with --raw: there is no chat then\n"),
+        ([], ["ask", "Hi", "--timeout-s", "0"], 2, "conch: timeout_s must be > 0, got 0.0\n"),
+        ([], ["ask", "Hi", "--header", "x"], 2, "conch: header must be NAME:VALUE, got 'x'\n"),
+        ([], ["ask", "Hi", "--ca-file", "no.pem"], 2, "conch: ca_file must be a file, got 'no.pem'\n"),
+    ],
+)  # fmt: skip
+def test_what_goes_wrong_is_one_line(server, capsys, plan, arguments, code, text) -> None:
+    server.plans.plans = [plan]
+    protocol = server.protocol if arguments[:1] == ["ask"] else []
+    assert run(*arguments, *protocol) == code
+    assert capsys.readouterr().err == text
+
+
+def test_a_server_that_is_down(server, capsys) -> None:
+    server.close()
+    for command in (["ask", "Hi"], ["models"]):
+        assert run(*command, *server.protocol) == 1
+        assert capsys.readouterr().err == f"conch: cannot reach {server.url}: Connection refused\n"
+    assert run("health", *server.protocol) == 1
+    assert capsys.readouterr().err == f"conch: not live: cannot reach {server.url}: Connection refused\n"
+
+
+def test_health_models_metrics(server, capsys) -> None:
+    assert run("health", *server.protocol) == 0
+    assert capsys.readouterr().out == "ensemble: ready\nllama_pipeline: ready\n"
+    server.plans.ready_models = ("ensemble",)
+    server.plans.ready = False
+    assert run("health", *server.protocol) == 1
+    out = capsys.readouterr().out
+    assert "llama_pipeline: not ready\n" in out
+    assert "the server as a whole: not ready" in out
+    assert run("health", "--json", *server.protocol) == 1
+    assert json.loads(capsys.readouterr().out)["models"] == {"ensemble": True, "llama_pipeline": False}
+    assert run("models", *server.protocol) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "llama_pipeline    1  UNAVAILABLE  unloaded"
+    metrics = HttpServer()
+    assert run("metrics", *server.protocol, "--metrics-url", metrics.url) == 0
+    assert 'nv_inference_request_success{model="ensemble",version="1"} 9\n' in capsys.readouterr().out
+    metrics.close()
+
+
+def test_chat_keeps_the_history(server, capsys, monkeypatch) -> None:
+    server.plans.plans = [
+        [Chunk("Hello")], [Fail("INTERNAL", "internal error")], [Chunk("Again")], [Chunk("New")], [Chunk("Aye")],
+    ]  # fmt: skip
+    lines = ["Hi", "Broken", "More", "/reset", "Fresh", "", "/nope", "/system Be a pirate", "Ahoy"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    assert run("chat", *server.protocol, "--top-k", "1") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Hello\nAgain\nNew\nAye\n"
+    assert captured.err == "conch: internal error\nno such command: /nope (see /help)\n"
+    sent = [json.loads(tensors(server, i)["messages"]) for i in range(5)]
+    assert [[m["content"] for m in messages] for messages in sent] == [
+        ["Hi"], ["Hi", "Hello", "Broken"], ["Hi", "Hello", "More"], ["Fresh"], ["Be a pirate", "Ahoy"],
+    ]  # fmt: skip
+    assert [m["role"] for m in sent[2]] == ["user", "assistant", "user"]
+    assert sent[4][0]["role"] == "system"
+    assert tensors(server)["top_k"] == 1
+
+
+def _read_until(master: int, wanted: bytes) -> bytes:
+    seen = b""
+    while wanted not in seen:
+        seen += os.read(master, 65536)
+    return seen
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(server) -> None:
+    server.plans.plans = [[Endless()], [Chunk("\x1b[2Jsafe", "stop")]]
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-m", "conch_client", "chat", *server.protocol]
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True) as chat:
+        os.close(terminal)
+        _read_until(master, b"> ")
+        os.write(master, b"Hi\n")
+        _read_until(master, b"xx")
+        chat.send_signal(signal.SIGINT)
+        _read_until(master, b"> ")
+        assert server.plans.given_up.wait(5)
+        chat.send_signal(signal.SIGINT)  # at the prompt: a new prompt, no more
+        _read_until(master, b"> ")
+        os.write(master, b"Go on\n")
+        shown = _read_until(master, b"safe")
+        assert b"\x1b[2J" not in shown, "a model must not drive the terminal"
+        _read_until(master, b"> ")
+        os.write(master, b"\x04")
+        assert chat.wait(10) == 0
+    os.close(master)
+    roles = [m["role"] for m in json.loads(tensors(server)["messages"])]
+    assert roles == ["user", "assistant", "user"]
+
+
+def test_ctrl_c_ends_ask(server) -> None:
+    server.plans.plans = [[Endless()]]
+    command = [sys.executable, "-m", "conch_client", "ask", "Hi", *server.protocol]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ask:
+        ask.stdout.read(3)
+        ask.send_signal(signal.SIGINT)
+        ask.stdout.read()
+        errors = ask.stderr.read()
+        assert (ask.wait(10), errors) == (130, b"")
+    assert server.plans.given_up.wait(5)
+
+
+def test_a_pipe_that_closes_is_no_traceback(server) -> None:
+    server.plans.plans = [[Endless()]]
+    command = [sys.executable, "-m", "conch_client", "ask", "Hi", *server.protocol]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ask:
+        ask.stdout.read(3)
+        ask.stdout.close()
+        errors = ask.stderr.read()
+        assert (ask.wait(10), errors) == (1, b"")
+    assert server.plans.given_up.wait(5)
