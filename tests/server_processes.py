@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +15,12 @@ from pathlib import Path
 from conch.contract import GRPC_PORT_VARIABLE, HOST_VARIABLE, HTTP_PORT_VARIABLE, METRICS_PORT_VARIABLE
 from conch.repository.artifacts import Artifacts, Provenance
 from conch.repository.layout import Release, write_release
-from conch.server import procfs
+from conch.server.bound import bound
 from conch.server.state import READY, RunDir, State
 from conch.spec import ModelSpec, parse_spec
 from conch.text.files import TOKENIZER_FILE, TokenizerMeta
 
+ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 300
 
 
@@ -104,6 +104,23 @@ def write_echo_release(repository: Path, spec: ModelSpec, scratch: Path) -> Rele
     return write_release(repository, spec, Artifacts(scratch / "tokenizer", scratch / "engine", provenance), None)
 
 
+def build_repository(spec: str) -> Path:
+    """Build a spec of build_scripts/specs as a person would; kept in the cache, where the next run finds it.
+
+    Raises:
+        RuntimeError: the build failed; holds what it said.
+    """
+    repository = ROOT / ".cache" / "test-repositories" / spec
+    spec_file = ROOT / "build_scripts" / "specs" / f"{spec}.yaml"
+    command = [sys.executable, str(ROOT / "build_scripts" / "build.py"), f"--spec={spec_file}"]
+    done = subprocess.run(
+        [*command, f"--repository={repository}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{spec} could not be built: {done.stdout}{done.stderr}")
+    return repository
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listened on a moment ago; held all at once, so that they differ."""
     sockets = [socket.socket() for _ in range(count)]
@@ -146,15 +163,16 @@ def running_server(repository: Path, run_dir: Path, *flags: str, ports: list[int
     output = run_dir / "output.txt"
     with output.open("wb") as file:
         supervisor = subprocess.Popen(
-            [
-                sys.executable, "-m", "conch.server", "serve",
-                f"--repository={repository}", f"--run-dir={run_dir}", *flags,
-            ],
+            bound(
+                [
+                    sys.executable, "-m", "conch.server", "serve",
+                    f"--repository={repository}", f"--run-dir={run_dir}", *flags,
+                ]
+            ),
             env=server_environment(ports),
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_tests,
         )  # fmt: skip
     try:
         wait_until(lambda: _is_ready(supervisor, run_dir, output), START_TIMEOUT_S)
@@ -167,6 +185,16 @@ def running_server(repository: Path, run_dir: Path, *flags: str, ports: list[int
             supervisor.kill()
             supervisor.wait()
             raise
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child with its output in a pipe, killed at the end."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def wait_until(condition: object, timeout_s: float) -> None:
@@ -188,7 +216,3 @@ def _is_ready(supervisor: subprocess.Popen[bytes], run_dir: Path, output: Path) 
         raise RuntimeError(f"the server ended with {supervisor.returncode}: {output.read_text(errors='replace')}")
     state = State.read(RunDir(run_dir))
     return state is not None and state.supervisor.pid == supervisor.pid and state.phase == READY
-
-
-def _die_with_tests() -> None:
-    procfs.die_with_parent(signal.SIGTERM)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
-_PR_SET_PDEATHSIG = 1
 _LISTEN = "0A"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -120,9 +116,3 @@ def listener(port: int) -> Process | None:
         except OSError:
             continue
     return None
-
-
-def die_with_parent(number: signal.Signals) -> None:
-    """Ask the kernel to send this process ``number`` when the thread that started it ends."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")

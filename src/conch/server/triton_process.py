@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conch.contract import ENSEMBLES
 from conch.server import procfs
+from conch.server.bound import bound
 from conch.server.leftovers import Stub, as_stub, kill_group, remove_leftovers
 from conch.server.locate import Installation
 from conch.server.probe import ADMIN_HEADER
@@ -70,13 +71,12 @@ class TritonProcess:
         with log.open("ab") as output:
             self._log_offset_bytes = output.tell()
             self._popen = subprocess.Popen(
-                [str(installation.tritonserver), *flags(settings, backend_dir, admin_key)],
+                bound([str(installation.tritonserver), *flags(settings, backend_dir, admin_key)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=installation.environment(dict(os.environ)),
                 start_new_session=True,
-                preexec_fn=_die_with_supervisor,
             )
         self._log = log
         self.process = procfs.process(self._popen.pid) or Process(self._popen.pid, 0)
@@ -110,7 +110,3 @@ class TritonProcess:
             kill_group(self.process.pid)
             self._popen.wait()
         remove_leftovers(self.regions)
-
-
-def _die_with_supervisor() -> None:
-    procfs.die_with_parent(signal.SIGTERM)

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from conch.server.logs import Follower
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def test_what_is_new_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    follower = Follower(path)
+    assert follower.read() == ""
+    append(path, b"one\n")
+    assert follower.read() == "one\n"
+    assert follower.read() == ""
+    append(path, b"two\nthr")
+    assert follower.read() == "two\nthr"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [(0, ""), (1, "c\n"), (2, "b\nc\n"), (3, "a\nb\nc\n"), (99, "a\nb\nc\n"), (None, "a\nb\nc\n")],
+)
+def test_the_last_lines(tmp_path: Path, lines: int | None, expected: str) -> None:
+    path = tmp_path / "log"
+    append(path, b"a\nb\nc\n")
+    assert Follower(path, lines=lines).read() == expected
+
+
+def test_the_last_lines_of_a_long_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"".join(b"%06d\n" % n for n in range(50_000)))
+    lines = Follower(path, lines=20_000).read().splitlines()
+    assert lines == [f"{n:06d}" for n in range(30_000, 50_000)]
+
+
+def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"a\nb\nc")
+    assert Follower(path, lines=2).read() == "b\nc"
+
+
+def test_a_character_cut_in_two_comes_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    follower = Follower(path)
+    data = "é\n".encode()
+    append(path, data[:1])
+    first = follower.read()
+    append(path, data[1:])
+    assert first + follower.read() == "é\n"
+
+
+def test_a_replaced_file_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"old and long\n")
+    follower = Follower(path)
+    follower.read()
+    path.rename(tmp_path / "log.1")
+    append(path, b"new\n")
+    assert follower.read() == "new\n"
+
+
+def test_a_shortened_file_is_read_from_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"old and long\n")
+    follower = Follower(path)
+    follower.read()
+    path.write_bytes(b"new\n")
+    assert follower.read() == "new\n"
