@@ -81,7 +81,7 @@ def _make_artifacts(spec: ModelSpec, options: BuildOptions, progress: Progress) 
         progress.done()
         if checkpoint.made:
             progress.say(f"fetched {spec.source.uri} (sha256 {checkpoint.sha256})")
-        tokenizer = tokenizer_entry(checkpoint, cache)
+        tokenizer = tokenizer_entry(checkpoint, cache, progress)
         if tokenizer.made:
             progress.say("made the tokenizer files")
         engine = compile_engine(checkpoint, spec.engine, cache, progress, options.export_python)

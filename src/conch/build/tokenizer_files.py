@@ -6,11 +6,14 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from conch.build import gguf_tokenizer, huggingface_tokenizer
 from conch.build.cache import Cache, CacheEntry
 from conch.build.gguf import read_gguf
 from conch.build.gguf_tokenizer import ConvertedTokenizer, convert_gguf_tokenizer
 from conch.build.huggingface_tokenizer import read_huggingface_tokenizer
+from conch.build.progress import Progress
 from conch.build.sources import Checkpoint, Format
 from conch.errors import BuildError, ConchError
 from conch.repository.artifacts import GGUF_FILE
@@ -22,8 +25,11 @@ TOKENIZERS = "tokenizers"
 _SAMPLE = "Hello, how are you?"
 
 
-def tokenizer_entry(checkpoint: Checkpoint, cache: Cache) -> CacheEntry:
+def tokenizer_entry(checkpoint: Checkpoint, cache: Cache, progress: Progress) -> CacheEntry:
     """The tokenizer folder of a checkpoint. The cache must be locked.
+
+    A chat that OpenVINO GenAI's own reading of a GGUF file renders or encodes otherwise is reported, not refused: its
+    template engine and its tokenizer know less than the libraries that models are made with.
 
     Raises:
         BuildError: the checkpoint's tokenizer or chat template cannot be used.
@@ -32,7 +38,11 @@ def tokenizer_entry(checkpoint: Checkpoint, cache: Cache) -> CacheEntry:
     def make(files_dir: Path) -> dict[str, str]:
         converted = read_tokenizer(checkpoint)
         write_tokenizer(converted, files_dir)
-        check_tokenizer(converted, files_dir)
+        prompt = check_tokenizer(converted, files_dir)
+        if checkpoint.format is Format.GGUF:
+            progress.hint("comparing with OpenVINO GenAI's tokenizer")
+            for difference in openvino_differences(checkpoint.path / GGUF_FILE, converted.tokenizer, prompt):
+                progress.say(f"note: {difference}")
         return {"checkpoint_sha256": checkpoint.sha256}
 
     return cache.get(TOKENIZERS, _key(checkpoint), make)
@@ -57,8 +67,11 @@ def write_tokenizer(converted: ConvertedTokenizer, folder: Path) -> None:
     converted.meta.write(folder)
 
 
-def check_tokenizer(converted: ConvertedTokenizer, folder: Path) -> None:
+def check_tokenizer(converted: ConvertedTokenizer, folder: Path) -> str:
     """Try out a tokenizer folder with the code that serves it.
+
+    Returns:
+        The prompt that the chat template makes of a simple chat; its message where there is no template.
 
     Raises:
         BuildError: decoding is of a kind that cannot be streamed, a text does not survive, or a simple chat cannot be
@@ -76,6 +89,34 @@ def check_tokenizer(converted: ConvertedTokenizer, folder: Path) -> None:
         raise BuildError(f"the model's tokenizer cannot be served: {error.message}") from None
     if _SAMPLE not in rendered:
         raise BuildError(f"the chat template must put a user's message into the prompt, got {rendered!r:.200}")
+    return rendered
+
+
+def openvino_differences(gguf: Path, tokenizer: Tokenizer, prompt: str) -> list[str]:
+    """Where OpenVINO GenAI's own tokenizer of a GGUF file differs on a simple chat, as sentences.
+
+    Args:
+        gguf: the file.
+        tokenizer: ours.
+        prompt: what check_tokenizer returned.
+    """
+    try:
+        import openvino_genai
+    except ImportError:
+        return ["openvino-genai is not installed here, so its tokenizer was not compared"]
+    try:
+        theirs = openvino_genai.Tokenizer(str(gguf))
+        ids = theirs.encode(prompt, add_special_tokens=False).input_ids.data[0].tolist()
+        chat = [{"role": "user", "content": _SAMPLE}]
+        rendered = prompt if prompt == _SAMPLE else theirs.apply_chat_template(chat, add_generation_prompt=True)
+    except RuntimeError as error:
+        return [f"OpenVINO GenAI cannot read the tokenizer of this file: {' '.join(str(error).split())[-200:]}"]
+    found = []
+    if ids != tokenizer.encode(prompt, add_special_tokens=False).ids:
+        found.append("OpenVINO GenAI's tokenizer gives other token ids for a simple chat than the one in the release")
+    if rendered != prompt:
+        found.append(f"OpenVINO GenAI renders a simple chat otherwise: {rendered!r:.200}")
+    return found
 
 
 def _key(checkpoint: Checkpoint) -> str:
