@@ -128,9 +128,7 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         return pb.ModelReadyResponse(ready=request.name in self.plans.ready_models)
 
     def RepositoryIndex(self, request, context):
-        models = [
-            pb.RepositoryIndexResponse.ModelIndex(name=n, version=v, state=s, reason=r) for n, v, s, r in INDEX
-        ]
+        models = [pb.RepositoryIndexResponse.ModelIndex(name=n, version=v, state=s, reason=r) for n, v, s, r in INDEX]
         return pb.RepositoryIndexResponse(models=models)
 
     def ModelStreamInfer(self, requests, context):

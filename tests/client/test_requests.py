@@ -62,7 +62,7 @@ def test_every_control_of_the_contract_can_be_sent() -> None:
 
 
 def test_messages_go_as_json_and_counts_are_asked_for(asker) -> None:
-    messages = [{"role": "user", "content": "Ω says \"hi\"\n"}]
+    messages = [{"role": "user", "content": 'Ω says "hi"\n'}]
     asker.stream(messages=messages, stop_words=[], seed=None, max_tokens=np.int64(5), temperature=np.float32(0.5))
     (seen,) = asker.plans.seen
     tensors = seen.tensors if asker.is_http else {name: values[0] for name, (_, _, values) in seen.tensors.items()}

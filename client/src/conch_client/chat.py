@@ -84,9 +84,8 @@ def _turn(line: str, client: SyncClient, conversation: _Conversation, screen: Sc
         try:
             screen.answer(stream)
         except ConchClientError as error:
-            screen.fail(f"conch: {' '.join(error.message.split())}")
-            return
-        except KeyboardInterrupt:
-            if not stream.text:
+            if not stream.is_cancelled:
+                screen.fail(f"conch: {' '.join(error.message.split())}")
+            if not stream.is_cancelled or not stream.text:
                 return
     conversation.add(line, stream.text)

@@ -14,7 +14,7 @@ from conch_client import _contract as contract
 from conch_client.base import DEFAULT_TIMEOUT_S, SyncClient
 from conch_client.chat import run_chat
 from conch_client.clients import Client, HttpClient
-from conch_client.errors import ConchClientError, InvalidArgumentError
+from conch_client.errors import CancelledError, ConchClientError, InvalidArgumentError
 from conch_client.terminal import Screen
 from conch_client.types import Message, Tls
 
@@ -172,7 +172,12 @@ def _ask(client: SyncClient, options: argparse.Namespace, screen: Screen) -> int
         screen.line(client.generate(**arguments).text)
     else:
         with client.stream(**arguments) as stream:
-            screen.answer(stream)
+            try:
+                screen.answer(stream)
+            except CancelledError:
+                if stream.is_cancelled:
+                    return EXIT_INTERRUPTED
+                raise
     return 0
 
 

@@ -68,6 +68,11 @@ class _Collected:
         return self._request.request_id
 
     @property
+    def is_cancelled(self) -> bool:
+        """The caller gave it up with cancel()."""
+        return self._cancelled
+
+    @property
     def text(self) -> str:
         """The answer, or what has come of it yet."""
         return "".join(self._texts)

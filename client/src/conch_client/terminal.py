@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from conch_client.errors import InvalidArgumentError
-from conch_client.types import Chunk
+from conch_client.errors import ConchClientError, InvalidArgumentError
+from conch_client.streams import Stream
 
 # A model may write anything. On a terminal, control characters could move the cursor or do worse.
 _CONTROL_CHARACTERS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+@contextmanager
+def _ctrl_c_cancels(stream: Stream) -> Iterator[None]:
+    """Ctrl-C cancels the stream. A KeyboardInterrupt could come anywhere, also where gRPC is not prepared for it."""
+    before = signal.signal(signal.SIGINT, lambda *_: stream.cancel())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Screen:
@@ -37,16 +49,20 @@ class Screen:
         """Print a line."""
         self._write(text + "\n")
 
-    def answer(self, chunks: Iterable[Chunk]) -> None:
-        """Print an answer as it comes, and the end of its line whatever happens."""
-        started = False
+    def answer(self, stream: Stream) -> None:
+        """Print an answer as it comes, and the end of its line whatever happens.
+
+        Raises:
+            CancelledError: Ctrl-C.
+            ConchClientError: as the stream does.
+        """
         try:
-            for chunk in chunks:
-                started = started or bool(chunk.text)
-                self._write(chunk.text)
-                self.flush()
-        except BaseException:
-            if started:
+            with _ctrl_c_cancels(stream):
+                for chunk in stream:
+                    self._write(chunk.text)
+                    self.flush()
+        except ConchClientError:
+            if stream.text:
                 self._write("\n")
             raise
         self._write("\n")
