@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from dataclasses import dataclass
@@ -98,7 +99,21 @@ def can_bind(host: str, port: int) -> bool:
 
 def listener(port: int) -> Process | None:
     """The process that listens on a TCP port; None where nobody does or its owner cannot be told."""
-    inodes = set()
+    sockets = _listening(port)
+    for pid in pids() if sockets else []:
+        if sockets & _sockets(pid):
+            return process(pid)
+    return None
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this process is the one that listens on a TCP port."""
+    return bool(_listening(port) & _sockets(pid))
+
+
+def _listening(port: int) -> set[str]:
+    """Names, as in /proc/PID/fd, of the sockets that listen on a TCP port."""
+    found = set()
     for table in ("tcp", "tcp6"):
         try:
             lines = (PROC / "net" / table).read_text(encoding="ascii").splitlines()[1:]
@@ -107,12 +122,17 @@ def listener(port: int) -> Process | None:
         for line in lines:
             fields = line.split()
             if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                inodes.add(f"socket:[{fields[9]}]")
-    for pid in pids() if inodes else []:
-        folder = PROC / str(pid) / "fd"
-        try:
-            if any(os.readlink(folder / fd) in inodes for fd in os.listdir(folder)):  # noqa: PTH115, PTH208
-                return process(pid)
-        except OSError:
-            continue
-    return None
+                found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _sockets(pid: int) -> set[str]:
+    folder = f"{PROC}/{pid}/fd"
+    found = set()
+    try:
+        for descriptor in os.listdir(folder):  # noqa: PTH208 - as in pids
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.add(os.readlink(f"{folder}/{descriptor}"))  # noqa: PTH115
+    except OSError:
+        return set()
+    return found

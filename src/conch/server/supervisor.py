@@ -15,7 +15,7 @@ from enum import Enum
 
 from conch.contract import ENSEMBLE
 from conch.errors import ServerError
-from conch.server import probe, triton_log
+from conch.server import probe, procfs, triton_log
 from conch.server.leftovers import Stub
 from conch.server.preflight import Ready
 from conch.server.settings import Settings
@@ -128,6 +128,8 @@ class Supervisor:
     def _until_ready(self) -> _End:
         progress = _Progress(self._say, self._began)
         asked: _FirstToken | None = None
+        # All of them are needed for the first token; one that dies just after it is missed from the first look on.
+        self._seen: dict[int, Stub] = {}
         while True:
             self._signals.wait(_START_TICK_S)
             if self._signals.stops:
@@ -137,11 +139,11 @@ class Supervisor:
             elapsed_s = time.monotonic() - self._began
             if elapsed_s > self._settings.start_timeout_s:
                 raise self._failure(f"tritonserver was not ready within {self._settings.start_timeout_s} s")
-            self._triton.stubs()
+            self._seen.update({stub.process.pid: stub for stub in self._triton.stubs()})
             self._update(self._state.phase)
             if asked is None:
                 progress.show(self._waits_for())
-                if probe.model_ready(self._settings.connect_host, self._settings.http_port, ENSEMBLE.name):
+                if self._listens() and self._model_ready():
                     asked = _FirstToken(self._settings, self._settings.start_timeout_s - elapsed_s)
             elif asked.answer is None:
                 progress.show("waiting for the first token")
@@ -152,12 +154,19 @@ class Supervisor:
                 self._announce(self._state, time.monotonic() - self._began)
                 return _End.READY
 
+    def _listens(self) -> bool:
+        """Whether each port is our tritonserver's: whoever took one since it was checked would answer, too."""
+        return all(procfs.listens(self._triton.process.pid, port) for port in self._settings.ports.values())
+
+    def _model_ready(self) -> bool:
+        return probe.model_ready(self._settings.connect_host, self._settings.http_port, ENSEMBLE.name)
+
     def _waits_for(self) -> str:
         names = triton_log.loading(self._triton.log_text())
         return f"loading {', '.join(names)}" if names else "waiting for tritonserver"
 
     def _watch(self) -> _End:
-        known: dict[int, Stub] = {}
+        known = self._seen
         lost_ticks = 0
         while True:
             self._signals.wait(_TICK_S)
