@@ -5,7 +5,7 @@ REPOSITORY ?= model_repository
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-PIP := $(PY) -m pip --disable-pip-version-check --quiet
+PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 # Wheels alone: nothing is compiled, and nothing runs code of a package while it is installed.
 INSTALL := $(PIP) install --only-binary :all: --require-hashes
 UV_VERSION := 0.13.9
