@@ -32,7 +32,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Fail:
-    """An error of a model: a gRPC status; over HTTP a 400 that says no more than its text, as Triton 2.51 does."""
+    """An error of a model. Triton 2.51 passes on its text alone: in the stream, or with a 400 over HTTP."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Abort:
+    """gRPC alone: ends the call with a status, as proxies do, and servers that stop."""
 
     code: str
     message: str
@@ -148,9 +155,11 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
             if isinstance(step, Chunk):
                 yield _response(request, step, final=step is plan[-1])
             elif isinstance(step, Fail):
-                assert headers["triton_grpc_error"] == "true"
-                status = "UNIMPLEMENTED" if step.code == "UNSUPPORTED" else step.code
-                context.abort(grpc.StatusCode[status], f"in ensemble 'ensemble', {step.message}")
+                assert "triton_grpc_error" not in headers, "kills Triton 2.51"
+                yield pb.ModelStreamInferResponse(error_message=f"in ensemble 'ensemble', {step.message}")
+                return
+            elif isinstance(step, Abort):
+                context.abort(grpc.StatusCode[step.code], step.message)
             elif isinstance(step, Refuse):
                 yield pb.ModelStreamInferResponse(error_message=step.message)
                 return

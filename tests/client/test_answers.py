@@ -21,12 +21,12 @@ from conch_client import (
     UnavailableError,
     UnsupportedError,
 )
-from fake_servers import Chunk, Drop, Endless, Fail, GrpcServer, Hang, HttpServer, Raw, Refuse
+from fake_servers import Abort, Chunk, Drop, Endless, Fail, GrpcServer, Hang, HttpServer, Raw, Refuse
 
 STREAMED = [
     Chunk("Grü", None, 1, 5), Chunk("ße ", None, 2, 5), Chunk("", None, 1, 5), Chunk("🐚", "length", 1, 5),
 ]  # fmt: skip
-BUSY = Fail("UNAVAILABLE", "UNAVAILABLE: all sequences are taken")
+BUSY = Fail("UNAVAILABLE: all sequences are taken")
 
 
 def test_a_stream_brings_its_pieces_and_their_sum(asker) -> None:
@@ -53,10 +53,10 @@ def test_what_the_server_leaves_out_is_none(asker) -> None:
 @pytest.mark.parametrize(
     ("plan", "kind", "message"),
     [
-        ([Fail("INVALID_ARGUMENT", "top_p must be < 1, got 3")], InvalidArgumentError, "top_p must be < 1, got 3"),
-        ([Fail("UNSUPPORTED", "UNSUPPORTED: no beams here")], UnsupportedError, "no beams here"),
-        ([Fail("INTERNAL", "internal error (KeyError)")], InternalError, "internal error (KeyError)"),
-        ([Fail("CANCELLED", "CANCELLED: server stops")], CancelledError, "server stops"),
+        ([Fail("top_p must be < 1, got 3")], InvalidArgumentError, "top_p must be < 1, got 3"),
+        ([Fail("UNSUPPORTED: no beams here")], UnsupportedError, "no beams here"),
+        ([Fail("internal error (KeyError)")], InternalError, "internal error (KeyError)"),
+        ([Fail("CANCELLED: server stops")], CancelledError, "server stops"),
         ([BUSY], UnavailableError, "all sequences are taken"),
         (
             [Refuse(404, "Request for unknown model: 'nope' is not found")],
@@ -92,7 +92,7 @@ def test_an_error_inside_a_stream_comes_after_what_was_sent(asker) -> None:
 
 
 def test_an_error_of_unknown_kind_inside_a_stream_is_internal(asker) -> None:
-    asker.plans.plans = [[Chunk("a"), Fail("INTERNAL", "it went wrong")]]
+    asker.plans.plans = [[Chunk("a"), Fail("it went wrong")]]
     with pytest.raises(InternalError, match=r"^it went wrong$"):
         asker.stream("x")
 
@@ -326,6 +326,23 @@ def test_a_closed_client_says_so(asker) -> None:
     client.close()
     with pytest.raises(UnavailableError, match="the client is closed"):
         client.generate("x")
+
+
+@pytest.mark.parametrize("kind", ["grpc", "grpc_aio"])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("UNIMPLEMENTED", "UNSUPPORTED"), ("RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"), ("CANCELLED", "CANCELLED"),
+     ("PERMISSION_DENIED", "PERMISSION_DENIED"), ("UNKNOWN", "INTERNAL"), ("UNAVAILABLE", "UNAVAILABLE")],
+)  # fmt: skip
+def test_a_call_that_ends_with_a_status(kind, status, code) -> None:
+    server = GrpcServer()
+    for before in ([], [Chunk("a")]):
+        server.plans.plans = [[*before, Abort(status, "so it is")]]
+        texts: list[str] = []
+        with pytest.raises(ConchClientError) as caught:
+            Asker(kind, server.url).stream("x", into=texts)
+        assert (caught.value.code, caught.value.message, len(texts)) == (code, "so it is", len(before))
+    server.close()
 
 
 # --- HTTP alone --------------------------------------------------------------------------------------------------

@@ -81,9 +81,9 @@ def test_ask_whole(server, capsys) -> None:
     [
         ([Refuse(404, "Request for unknown model: 'nope' is not found")], ["ask", "Hi"], 1,
          "conch: Request for unknown model: 'nope' is not found\n"),
-        ([Fail("INVALID_ARGUMENT", "top_p must be in [0, 1],\n got 3")], ["ask", "Hi"], 2,
+        ([Fail("top_p must be in [0, 1],\n got 3")], ["ask", "Hi"], 2,
          "conch: top_p must be in [0, 1], got 3\n"),
-        ([Chunk("Hel"), Fail("INTERNAL", "internal error")], ["ask", "Hi"], 1, "conch: internal error\n"),
+        ([Chunk("Hel"), Fail("internal error")], ["ask", "Hi"], 1, "conch: internal error\n"),
         ([], ["ask", "Hi", "--max-tokens", "many"], 2,
          "conch ask: argument --max-tokens: invalid int value: 'many' (see conch ask --help)\n"),
         ([], ["ask", "Hi", "--max-tok", "1"], 2, "conch: unrecognized arguments: --max-tok 1 (see conch --help)\n"),
@@ -134,7 +134,7 @@ def test_health_models_metrics(server, capsys) -> None:
 
 def test_chat_keeps_the_history(server, capsys, monkeypatch) -> None:
     server.plans.plans = [
-        [Chunk("Hello")], [Fail("INTERNAL", "internal error")], [Chunk("Again")], [Chunk("New")], [Chunk("Aye")],
+        [Chunk("Hello")], [Fail("internal error")], [Chunk("Again")], [Chunk("New")], [Chunk("Aye")],
     ]  # fmt: skip
     lines = ["Hi", "Broken", "More", "/reset", "Fresh", "", "/nope", "/system Be a pirate", "Ahoy"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))

@@ -1,8 +1,9 @@
 """One class per error code, the same over gRPC and HTTP.
 
-Triton does not tell every code to its clients. Measured on 2.51: over gRPC the code of a failed request arrives if
-the call carries the header ``triton_grpc_error: true``, but errors found before the request reaches a model (unknown
-model, wrong dtype) stay plain text; over HTTP every error of a model is a 400. What is missing is read from the text.
+Triton 2.51 does not tell the code of a failed generation to its clients: over gRPC an error is plain text inside the
+stream, over HTTP every error of a model is a 400. So the code is read from the text: a Conch server writes it in front
+of its messages (``UNAVAILABLE: ...``), and Triton's own messages are known. The header ``triton_grpc_error: true``,
+which asks Triton for a gRPC status, must not be sent: 2.51 crashes within some tens of failed requests (measured).
 """
 
 from __future__ import annotations

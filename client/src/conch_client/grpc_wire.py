@@ -19,9 +19,6 @@ from conch_client.types import Chunk, ModelInfo, Tls
 
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 
-# Ends a failed stream with a gRPC status; without it the code of the error never arrives.
-_STATUS_HEADER = ("triton_grpc_error", "true")
-
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -94,7 +91,7 @@ def _first_text(raw: bytes) -> str:
 
 def metadata_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Call metadata; gRPC wants the names in lower case."""
-    return (*((name.lower(), value) for name, value in headers.items()), _STATUS_HEADER)
+    return tuple((name.lower(), value) for name, value in headers.items())
 
 
 def models_of(index: Any) -> list[ModelInfo]:
