@@ -8,6 +8,8 @@ PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 # Wheels alone: nothing is compiled, and nothing runs code of a package while it is installed.
 INSTALL := $(PIP) install --only-binary :all: --require-hashes
+EXPORT_INSTALL := .venv-export/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps \
+	--only-binary :all: --require-hashes
 UV_VERSION := 0.13.9
 TYPED := src/conch client/src/conch_client build_scripts benchmarks
 CODE := src client build_scripts python_backends benchmarks tests
@@ -45,6 +47,17 @@ $(VENV)/serve.stamp: requirements/serve.lock pyproject.toml client/pyproject.tom
 $(VENV)/dev.stamp: requirements/dev.lock $(VENV)/serve.stamp
 	@echo "installing requirements/dev.lock"
 	@$(INSTALL) -r requirements/dev.lock
+	@touch $@
+
+setup-export: .venv-export/export.stamp ## make the environment that exports Hugging Face checkpoints (torch; .venv-export)
+
+# torch's CPU build where pip is set up to find it, else the usual one; requirements/export.lock tells why.
+.venv-export/export.stamp: requirements/export.lock requirements/export-torch.lock requirements/export-torch-cpu.lock
+	@python=$$(PYTHON="$(PYTHON)" requirements/find_python.sh) && "$$python" -m venv --clear .venv-export
+	@echo "installing requirements/export.lock and torch (minutes)"
+	@$(EXPORT_INSTALL) -r requirements/export.lock
+	@$(EXPORT_INSTALL) -r requirements/export-torch-cpu.lock 2>/dev/null || \
+	$(EXPORT_INSTALL) -r requirements/export-torch.lock
 	@touch $@
 
 lock: ## resolve the dependencies of pyproject.toml anew, into requirements/*.lock

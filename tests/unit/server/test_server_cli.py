@@ -2,7 +2,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from server_processes import echo_spec, write_echo_release
+from server_processes import echo_spec, free_ports, write_echo_release
 
 from conch.server.__main__ import main
 from conch.server.state import PidFile, RunDir
@@ -63,9 +63,11 @@ def test_serve_refuses_a_taken_port(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        monkeypatch.setenv("CONCH_METRICS_PORT", str(taken.getsockname()[1]))
+        ports = [*free_ports(2), taken.getsockname()[1]]
+        for name, port in zip(("HTTP", "GRPC", "METRICS"), ports, strict=True):
+            monkeypatch.setenv(f"CONCH_{name}_PORT", str(port))
         assert main(["serve", f"--repository={tmp_path}/repository", f"--run-dir={tmp_path}/run"]) == 1
-    assert "is taken by" in capsys.readouterr().err
+    assert f"port {ports[2]} is taken by" in capsys.readouterr().err
 
 
 def test_a_second_server_of_a_run_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from server_processes import echo_spec, write_echo_release
+from server_processes import echo_spec, free_ports, write_echo_release
 
 from conch.errors import RepositoryError, ServerError
 from conch.server import preflight as checks
@@ -69,7 +69,8 @@ def test_shared_memory_that_is_full() -> None:
 
 
 def settings(tmp_path: Path, **ports: int) -> Settings:
-    environment = {f"CONCH_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+    free = dict(zip(("http", "grpc", "metrics"), free_ports(3), strict=True))
+    environment = {f"CONCH_{name.upper()}_PORT": str(port) for name, port in {**free, **ports}.items()}
     return settings_from_environment(environment, repository=tmp_path / "repository", run_dir=tmp_path / "run")
 
 
@@ -85,7 +86,7 @@ def test_a_taken_port_names_its_holder_and_the_variable(tmp_path: Path) -> None:
 
 def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
     there = settings_from_environment({"CONCH_HOST": "192.0.2.1"}, run_dir=tmp_path)
-    with pytest.raises(ServerError, match=r"cannot listen on 192\.0\.2\.1:8000: Cannot assign"):
+    with pytest.raises(ServerError, match=r"cannot listen on 192\.0\.2\.1:\d+: Cannot assign"):
         checks.check_ports(there)
 
 
