@@ -148,12 +148,15 @@ class Serving(_Model):
     Attributes:
         max_rows: most rows (prompts) in one request: Triton's max_batch_size of every model.
         default_max_tokens: max_tokens where a request names none.
+        max_responses_per_step: streams that send after one step of the engine; beyond it they take turns, and send
+            two tokens at a time. A large number: every stream sends every token by itself.
         max_stop_words: most stop words in one request.
         max_stop_word_chars: longest stop word, in characters.
     """
 
     max_rows: int = Field(default=32, ge=1, le=1024)
     default_max_tokens: int = Field(default=256, ge=1)
+    max_responses_per_step: int = Field(default=32, ge=1, le=1 << 20)
     max_stop_words: int = Field(default=16, ge=1, le=256)
     max_stop_word_chars: int = Field(default=256, ge=1, le=4096)
 

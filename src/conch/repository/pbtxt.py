@@ -72,6 +72,10 @@ def _stage(contract: ModelContract, spec: ModelSpec, version: int) -> pb.ModelCo
         # What waits while the stage is busy goes to it in one call. Order is kept, or a stream's pieces would mix.
         config.dynamic_batching.preserve_ordering = True
         config.max_batch_size = max(spec.serving.max_rows, spec.engine.max_batch_size)
+    if contract is DETOKENIZER:
+        # The tokens of one engine step arrive one after the other; decoding them in one call saves two thirds of its
+        # cost. Waiting a millisecond for them delays a stream once, not every token of it.
+        config.dynamic_batching.max_queue_delay_microseconds = 1000
     if contract is ENGINE:
         config.parameters["runtime"].string_value = spec.engine.runtime.value
     return config

@@ -39,7 +39,7 @@ class EngineStage:
         settings = ReleaseSettings.read(folder)
         self._limits = settings.limits
         self._table = TokenBytes.load(folder, settings.limits.vocab_size)
-        self._outbox = Outbox()
+        self._outbox = Outbox(settings.spec.serving.max_responses_per_step)
         self._request_ids = itertools.count(1)
         self._engine = create_engine(settings.spec.engine, folder / ENGINE_DIR, self._outbox)
         self._outbox.start(self._engine)

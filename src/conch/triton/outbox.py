@@ -1,8 +1,12 @@
 """Tokens on their way from the engine to Triton.
 
 The engine's thread drops tokens here and goes on with its next step; one thread of the outbox talks to Triton. Sending
-a response is a round trip to another process. While one is under way, new tokens of the same stream gather and leave together:
-a stream never falls behind the engine, and a token batch is as small as the machine can afford.
+a response is a round trip to another process. While one is under way, new tokens of the same stream gather and leave
+together, so a stream never falls behind the engine.
+
+A response costs about the same whether it carries one token or two, and on a CPU it costs what the engine would compute with. So the
+responses of one step are limited: beyond the limit streams take turns, and send two tokens every other step. A stream's first
+token and its last never wait.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +39,9 @@ from conch.triton import codec
 from conch.triton.guard import as_conch_error
 
 _log = logging.getLogger(__name__)
-# How often each live request is asked whether its client gave it up. The question is a round trip to Triton's process.
+# Live requests take turns in being asked whether their client gave them up. The question is a round trip to Triton's process,
+# about as dear as sending a token: so many of them in a second, and each request once in this time at most.
+CANCEL_POLLS_PER_S = 100
 CANCEL_POLL_S = 0.1
 
 
@@ -58,6 +65,7 @@ class Answer:
     call: Call | None = None
     row: int = 0
     # Under the outbox's lock:
+    begun: bool = False
     fresh: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     error: ConchError | None = None
@@ -88,13 +96,19 @@ class Call:
 
 
 class Outbox(TokenSink):
-    """See the module. ``start`` must be called before anything is delivered."""
+    """See the module. ``start`` must be called before anything is delivered.
 
-    def __init__(self) -> None:
+    Args:
+        max_responses_per_step: streams that send after one step of the engine, first and last tokens not counted.
+    """
+
+    def __init__(self, max_responses_per_step: int) -> None:
+        self._max_responses_per_step = max_responses_per_step
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._answers: dict[int, Answer] = {}
-        self._ready: list[Answer] = []
+        self._ready: list[Answer] = []  # to be sent now
+        self._turns: deque[Answer] = deque()  # have tokens, and wait for their turn
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(target=self._send_all, name="outbox", daemon=True),
@@ -131,25 +145,31 @@ class Outbox(TokenSink):
                 return
             answer.fresh.extend(ids)
             answer.finish_reason = finish_reason
-            if finish_reason or answer.params.stream or answer.matcher:
-                self._queue(answer)
+            if finish_reason or (answer.params.stream and not answer.begun):
+                answer.begun = True
+                self._queue(answer, self._ready)
+            elif not answer.queued and (answer.params.stream or answer.matcher):
+                self._queue(answer, self._turns)
 
     def failed(self, request_id: int, error: ConchError) -> None:
         with self._lock:
             answer = self._answers.get(request_id)
             if answer is not None:
                 answer.error = error
-                self._queue(answer)
+                self._queue(answer, self._ready)
 
     def step_done(self) -> None:
         with self._lock:
+            for _ in range(min(self._max_responses_per_step, len(self._turns))):
+                self._ready.append(self._turns.popleft())
             if self._ready:
                 self._wake.notify()
 
-    def _queue(self, answer: Answer) -> None:
-        if not answer.queued:
-            answer.queued = True
-            self._ready.append(answer)
+    @staticmethod
+    def _queue(answer: Answer, line: list[Answer] | deque[Answer]) -> None:
+        """Let an answer wait in ``line``. It may stand in both lines; whichever comes first empties it."""
+        answer.queued = True
+        line.append(answer)
 
     # --- on the outbox's own threads -----------------------------------------------------------------------------------
 
@@ -163,6 +183,8 @@ class Outbox(TokenSink):
                 ready, self._ready = self._ready, []
             for answer in ready:
                 with self._lock:
+                    if not answer.queued:
+                        continue
                     fresh, answer.fresh = answer.fresh, []
                     reason, error = answer.finish_reason, answer.error
                     answer.queued = False
@@ -249,18 +271,22 @@ class Outbox(TokenSink):
                 os._exit(1)
             with self._lock:
                 calls = {id(a.call): a for a in self._answers.values()}
-            for answer in calls.values():
-                call = answer.call
-                assert call is not None
-                try:
-                    with call.life:
-                        cancelled = not call.closed and call.sender.is_cancelled()
-                except Exception:
-                    _log.exception("a request could not be asked whether it was cancelled")
-                    continue
-                if cancelled:
+            for number, answer in enumerate(calls.values(), start=1):
+                if self._is_cancelled(answer):
                     self.failed(answer.request_id, CancelledError("the request was cancelled by its client"))
                     self.step_done()
+                if number % (CANCEL_POLLS_PER_S * CANCEL_POLL_S) == 0 and self._closed.wait(CANCEL_POLL_S):
+                    return
+
+    def _is_cancelled(self, answer: Answer) -> bool:
+        call = answer.call
+        assert call is not None
+        try:
+            with call.life:
+                return not call.closed and call.sender.is_cancelled()
+        except Exception:
+            _log.exception("a request could not be asked whether it was cancelled")
+            return False
 
 
 def chunk(answer: Answer) -> list[pb_utils.Tensor]:
