@@ -1,7 +1,7 @@
 """The engine alone: OpenVINO GenAI driven directly, in a process of its own, with the settings of the served release.
 
-Speaks JSON lines on standard input and output: ``{"prompts": [[ids]], "concurrency": n, "max_tokens": n}`` in, ``{"wall_s", "tokens",
-"ttft_ms": [...], "answers": [[ids]]}`` out.
+Speaks JSON lines on standard input and output: ``{"prompts": [[ids]], "concurrency": n, "max_tokens": n}`` in,
+``{"wall_s", "tokens", "ttft_ms": [...], "answers": [[ids]]}`` out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """``make bench``: the bare engine, the ensemble streamed and the ensemble not streamed, side by side in one run.
 
-Every round measures all of them one after the other, in rotating order, and takes the ratio within the round: what else
-the machine does meanwhile then weighs on both sides of a ratio. Reported: medians over the rounds, with the lowest and the highest.
+Every round measures all of them one after the other, in rotating order, and takes the ratio within the round: what
+else the machine does meanwhile then weighs on both sides of a ratio. Reported: medians over the rounds, with the
+lowest and the highest.
 """
 
 from __future__ import annotations

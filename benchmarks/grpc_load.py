@@ -1,7 +1,7 @@
 """A gRPC load generator that takes next to no processor time, so that what is measured is the server.
 
-Every request is a ModelStreamInfer call of its own, on one connection. Messages are not parsed while the clock runs. Its own
-processor time is part of every result.
+Every request is a ModelStreamInfer call of its own, on one connection. Messages are not parsed while the clock runs.
+Its own processor time is part of every result.
 """
 
 from __future__ import annotations

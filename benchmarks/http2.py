@@ -1,8 +1,8 @@
 """Just enough HTTP/2 to carry gRPC calls to a server on this machine at next to no cost in processor time.
 
-gRPC's own Python client takes about 0.15 ms for every message that arrives by itself: a quarter of what a streamed token costs
-in all, on the same processors as the server that is to be measured. This one reads the socket and splits frames (RFC 9113), no more: no
-header decompression, flow control opened wide once, one connection.
+gRPC's own Python client takes about 0.15 ms for every message that arrives by itself: a quarter of what a streamed
+token costs in all, on the same processors as the server that is to be measured. This one reads the socket and splits
+frames (RFC 9113), no more: no header decompression, flow control opened wide once, one connection.
 """
 
 from __future__ import annotations

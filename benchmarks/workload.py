@@ -39,7 +39,7 @@ class PromptMaker:
     def make(self, count: int, tokens: int, seed: int) -> list[Prompt]:
         """``count`` prompts of ``tokens`` tokens each; equal seeds give equal prompts."""
         rng = random.Random(seed)
-        prompts = []
+        prompts: list[Prompt] = []
         while len(prompts) < count:
             text = "".join(f" {word}" for word in rng.choices(self._words, k=tokens))
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids

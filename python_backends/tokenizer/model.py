@@ -1,8 +1,8 @@
 """Triton's entry to the tokenizer: everything is in conch.triton.tokenizer_stage."""
 
 from conch.contract import TOKENIZER
-from conch.triton.tokenizer_stage import TokenizerStage
 from conch.triton.load import load_stage
+from conch.triton.tokenizer_stage import TokenizerStage
 
 
 class TritonPythonModel:

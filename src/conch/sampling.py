@@ -163,7 +163,9 @@ def resolve(values: Mapping[str, Any], input_len: int, limits: Limits) -> Sampli
         )
     min_tokens = int(get(MIN_TOKENS.name, 0))
     if min_tokens > max_tokens:
-        raise InvalidArgumentError(f"{MIN_TOKENS.name} must be at most {MAX_TOKENS.name} ({max_tokens}), got {min_tokens}")
+        raise InvalidArgumentError(
+            f"{MIN_TOKENS.name} must be at most {MAX_TOKENS.name} ({max_tokens}), got {min_tokens}"
+        )
     end_id = get(END_ID.name)
     return SamplingParams(
         max_tokens=max_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Union
+from typing import Protocol
 
 from conch.errors import ConchError
 from conch.sampling import SamplingParams
@@ -55,7 +55,7 @@ class Failure:
     error: ConchError
 
 
-Event = Union[Tokens, Failure]
+Event = Tokens | Failure
 
 
 class Batcher(Protocol):

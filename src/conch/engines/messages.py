@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from conch.engines.base import Event, GenerationRequest
 from conch.errors import ConchError
@@ -30,5 +29,5 @@ class Cancel:
     request_id: int
 
 
-Command = Union[GenerationRequest, Cancel]
-Message = Union[Started, Step]
+Command = GenerationRequest | Cancel
+Message = Started | Step

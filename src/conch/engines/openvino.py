@@ -19,6 +19,7 @@ from conch.sampling import SamplingParams
 from conch.spec import Engine as EngineSpec
 from conch.spec import InferencePrecision, KvCacheType
 
+
 def device_properties(spec: EngineSpec) -> dict[str, Any]:
     """OpenVINO's CPU properties for a spec."""
     properties: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """An engine in a worker process of its own.
 
-Two reasons. The engine's step keeps Python's global lock while it computes, and would keep Triton's process from sending. And
-a crash of native code takes down the worker alone: its requests end with UNAVAILABLE at once, and a new worker is started.
+Two reasons. The engine's step keeps Python's global lock while it computes, and would keep Triton's process from
+sending. And a crash of native code takes down the worker alone: its requests end with UNAVAILABLE at once, and a new
+worker is started.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class ProcessEngine(Engine):
         with self._lock:
             self._closed = True
             if self._connection is not None:
-                # Ends the worker, and with it the reading thread: shutdown, since close alone would not wake the reader.
+                # Ends the worker, and with it the reading thread: shutdown, since close alone would not wake the
+                # reader.
                 with socket.socket(fileno=self._connection.fileno()) as ours:
                     ours.shutdown(socket.SHUT_RDWR)
                     ours.detach()

@@ -1,7 +1,7 @@
-"""The process that an engine's core runs in: takes commands from a socket, runs steps, and sends back what they produced.
+"""The process that an engine's core runs in: takes commands from a socket, runs steps, sends back what they produced.
 
-One message per step, whatever the number of requests in it. Started by conch.engines.process; ends when the other side of the
-socket does.
+One message per step, whatever the number of requests in it. Started by conch.engines.process; ends when the other
+side of the socket does.
 """
 
 from __future__ import annotations

@@ -163,8 +163,10 @@ def _write_model(folder: Path, name: str, artifacts: Artifacts, settings: Releas
     if name in {e.name for e in ENSEMBLES}:
         return
     shutil.copyfile(BACKENDS_DIR / name / MODEL_FILE, folder / MODEL_FILE)
-    # Compiled now: the first load would write __pycache__, change the folder's time, and make Triton reload the version later.
-    py_compile.compile(str(folder / MODEL_FILE), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    # Compiled now: the first load would write __pycache__, change the folder's time, and make Triton reload the
+    # version later.
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    py_compile.compile(str(folder / MODEL_FILE), doraise=True, invalidation_mode=mode)
     if name == TOKENIZER.name:
         for path in sorted(artifacts.tokenizer_dir.iterdir()):
             shutil.copyfile(path, folder / path.name)

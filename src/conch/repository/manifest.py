@@ -1,4 +1,7 @@
-"""``manifest.json``: what a release is made of and where it came from. A version folder without one was never finished."""
+"""``manifest.json``: what a release is made of, and where it came from.
+
+It is written last: a version folder without one was never finished.
+"""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ def _ensemble(contract: EnsembleContract, spec: ModelSpec, version: int) -> pb.M
 def _inner(tensor: TensorSpec, reported: set[str]) -> str:
     """Name of a tensor between two stages.
 
-    A control keeps its name through the tokenizer; the underscore tells the checked one from the one that the client sent.
+    A control keeps its name through the tokenizer; the underscore tells the checked one from the one that the client
+    sent.
     """
     return tensor.name if tensor.name in reported else f"_{tensor.name}"
 

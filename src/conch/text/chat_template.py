@@ -48,7 +48,9 @@ def parse_messages(text: str) -> tuple[Message, ...]:
     except ValueError as error:
         raise InvalidArgumentError(f"{MESSAGES.name} must be a JSON list of {{role, content}}: {error}") from None
     except RecursionError:
-        raise InvalidArgumentError(f"{MESSAGES.name} must be a JSON list of {{role, content}}: nested too deep") from None
+        raise InvalidArgumentError(
+            f"{MESSAGES.name} must be a JSON list of {{role, content}}: nested too deep"
+        ) from None
     if not isinstance(data, list) or not data:
         raise InvalidArgumentError(f"{MESSAGES.name} must be a JSON list with at least one message, got {_shown(data)}")
     return tuple(_parse_message(item, f"{MESSAGES.name}[{index}]") for index, item in enumerate(data))

@@ -1,9 +1,9 @@
 """Token ids to text, chunk by chunk, so that the pieces joined are exactly the text of the whole.
 
 Decoding is a pure function of a chunk and of a few tokens before it (its context). Nothing is kept between calls, so
-a stream that is given up leaks nothing. The engine finds the context with ``ContextTracker``; the detokenizer decodes with ``decode_chunk``.
-Malformed UTF-8 becomes U+FFFD by the practice of maximal subparts (Unicode standard, section 3.9), which Python's
-decoder and Rust's ``from_utf8_lossy`` share.
+a stream that is given up leaks nothing. The engine finds the context with ``ContextTracker``; the detokenizer decodes
+with ``decode_chunk``. Malformed UTF-8 becomes U+FFFD by the practice of maximal subparts (Unicode standard, section
+3.9), which Python's decoder and Rust's ``from_utf8_lossy`` share.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def join_pieces(table: TokenBytes, ids: Sequence[int]) -> bytes:
 class ContextTracker:
     """Follows one answer and says which ids the decoder must see before the next chunk.
 
-    Almost always none: only when the last character is incomplete, or when the tokenizer writes spaces in front of words
-    (then any one token tells the decoder that the text has begun).
+    Almost always none: only when the last character is incomplete, or when the tokenizer writes spaces in front of
+    words (then any one token tells the decoder that the text has begun).
     """
 
     __slots__ = ("_context", "_pending", "_table")

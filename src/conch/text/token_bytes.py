@@ -3,8 +3,8 @@
 The decoders of the three tokenizer families in use turn each token into bytes by itself: byte-level BPE maps
 characters to bytes, SentencePiece with byte fallback writes ``<0xE4>`` for a byte and U+2581 for a space, WordPiece
 joins words with a space. Only two things reach across tokens: a character's UTF-8 bytes may be split between them,
-and the first token of a text may lose the space in front of it. So a table of bytes, and one flag, are enough to decode any
-chunk exactly, in time proportional to its length.
+and the first token of a text may lose the space in front of it. So a table of bytes, and one flag, are enough to
+decode any chunk exactly, in time proportional to its length.
 """
 
 from __future__ import annotations

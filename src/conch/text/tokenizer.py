@@ -66,7 +66,8 @@ class PromptTokenizer:
     def _encode(self, text: str, field: str, *, add_special_tokens: bool) -> list[int]:
         if not text:
             raise InvalidArgumentError(f"{field} must not be empty")
-        # No token is longer than _longest_bytes (times 3: a normalizer may shorten), so a huge text need not be tokenized to be refused.
+        # No token is longer than _longest_bytes (times 3: a normalizer may shorten), so a huge text need not be
+        # tokenized to be refused.
         at_least = math.ceil(len(text) / (3 * self._longest_bytes))
         if at_least > self.max_input_len:
             raise InvalidArgumentError(self._too_long(field, f"at least {at_least}"))

@@ -24,7 +24,6 @@ from conch.triton.guard import as_conch_error
 from conch.triton.outbox import Answer, Call, Outbox
 
 
-
 class EngineStage:
     """The engine of one version, behind Triton's decoupled API.
 
@@ -47,8 +46,8 @@ class EngineStage:
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         """Take requests in; answers go through each request's response sender.
 
-        Responses: OUTPUT_IDS (rows, 1, tokens), SEQUENCE_LENGTH (rows, 1), and what conch.contract.ENGINE lists as optional. One response
-        for each token batch of a row when streamed, else one for all rows.
+        Responses: OUTPUT_IDS (rows, 1, tokens), SEQUENCE_LENGTH (rows, 1), and what conch.contract.ENGINE lists as
+        optional. One response for each token batch of a row when streamed, else one for all rows.
         """
         for request in requests:
             sender = request.get_response_sender()

@@ -4,9 +4,9 @@ The engine's thread drops tokens here and goes on with its next step; one thread
 a response is a round trip to another process. While one is under way, new tokens of the same stream gather and leave
 together, so a stream never falls behind the engine.
 
-A response costs about the same whether it carries one token or two, and on a CPU it costs what the engine would compute with. So the
-responses of one step are limited: beyond the limit streams take turns, and send two tokens every other step. A stream's first
-token and its last never wait.
+A response costs about the same whether it carries one token or two, and on a CPU it costs what the engine would
+compute with. So the responses of one step are limited: beyond the limit streams take turns, and send two tokens every
+other step. A stream's first token and its last never wait.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from conch.triton import codec
 from conch.triton.guard import as_conch_error
 
 _log = logging.getLogger(__name__)
-# Live requests take turns in being asked whether their client gave them up. The question is a round trip to Triton's process,
-# about as dear as sending a token: so many of them in a second, and each request once in this time at most.
+# Live requests take turns in being asked whether their client gave them up. The question is a round trip to Triton's
+# process, about as dear as sending a token: so many of them in a second, and each request once in this time at most.
 CANCEL_POLLS_PER_S = 100
 CANCEL_POLL_S = 0.1
 
@@ -171,7 +171,7 @@ class Outbox(TokenSink):
         answer.queued = True
         line.append(answer)
 
-    # --- on the outbox's own threads -----------------------------------------------------------------------------------
+    # --- on the outbox's own threads ---------------------------------------------------------------------------------
 
     def _send_all(self) -> None:
         while True:

@@ -39,8 +39,8 @@ class TokenizerStage:
         """Tokenize each request.
 
         Returns:
-            One response per request: INPUT_IDS (rows, longest), INPUT_LENGTHS (rows, 1) and the controls that were sent, under the
-            engine's names.
+            One response per request: INPUT_IDS (rows, longest), INPUT_LENGTHS (rows, 1) and the controls that were
+            sent, under the engine's names.
         """
         return run_each(requests, self._one)
 
@@ -52,7 +52,9 @@ class TokenizerStage:
             texts = None  # KServe clients that must fill every string send an empty one
         if (texts is None) == (messages is None):
             both = "neither" if texts is None else "both"
-            raise InvalidArgumentError(f"exactly one of {TEXT_INPUT.name} and {MESSAGES.name} must be given, got {both}")
+            raise InvalidArgumentError(
+                f"exactly one of {TEXT_INPUT.name} and {MESSAGES.name} must be given, got {both}"
+            )
         prompts = texts if texts is not None else messages
         assert prompts is not None
         rows = len(prompts)
