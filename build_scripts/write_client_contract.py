@@ -76,6 +76,7 @@ def render() -> str:
     for name in ("TEXT_INPUT", "MESSAGES", "TEXT_OUTPUT", "FINISH_REASON", "NUM_INPUT_TOKENS", "NUM_OUTPUT_TOKENS"):
         lines.append(f"{name} = {_quoted(getattr(contract, name).name)}")
     lines += ["", f"DEFAULT_MODEL = {_quoted(contract.ENSEMBLE.name)}"]
+    lines += [f"MODELS = ({', '.join(_quoted(name) for name in contract.MODEL_NAMES)})"]
     lines += [f"ENSEMBLES = ({', '.join(_quoted(e.name) for e in contract.ENSEMBLES)})", ""]
     lines += ["# Ensemble -> contract's name of a tensor -> its name there, where it differs."]
     lines += ["RENAMES: dict[str, dict[str, str]] = {"]

@@ -100,6 +100,7 @@ class Plans:
     connections: int = 0
     live: bool = True
     ready: bool = True
+    restricted: bool = False
     ready_models: tuple[str, ...] = ("ensemble", "llama_pipeline")
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -134,7 +135,12 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
     def ModelReady(self, request, context):
         return pb.ModelReadyResponse(ready=request.name in self.plans.ready_models)
 
+    def ModelMetadata(self, request, context):
+        return pb.ModelMetadataResponse(name=request.name, versions=["1", "2"])
+
     def RepositoryIndex(self, request, context):
+        if self.plans.restricted:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'key'")
         models = [pb.RepositoryIndexResponse.ModelIndex(name=n, version=v, state=s, reason=r) for n, v, s, r in INDEX]
         return pb.RepositoryIndexResponse(models=models)
 
@@ -242,6 +248,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200 if plans.ready else 400)
         elif path.startswith("/v2/models/") and path.endswith("/ready"):
             self._send(200 if path.split("/")[3] in plans.ready_models else 400)
+        elif path.startswith("/v2/models/"):
+            self._send(200, b'{"name": "x", "versions": ["1", "2"]}')
         elif path == "/metrics":
             self._send(200, METRICS.encode(), "text/plain")
         else:
@@ -249,6 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/v2/repository/index" and self.server.plans.restricted:
+            self._send(403, b'{"error": "This API is restricted, expecting header \'key\'"}')
+            return
         if self.path == "/v2/repository/index":
             index = [dict(zip(("name", "version", "state", "reason"), model, strict=True)) for model in INDEX]
             self._send(200, json.dumps(index).encode())

@@ -34,6 +34,21 @@ def test_models(asker) -> None:
     ]
 
 
+def test_models_of_a_server_that_shows_its_repository_to_administrators_alone(asker) -> None:
+    asker.plans.restricted = True
+    models = asker.call("models", client={"model": "mine"})
+    assert [(m.name, m.version, m.state) for m in models] == [
+        ("tokenizer", "", "UNAVAILABLE"),
+        ("llama_engine", "", "UNAVAILABLE"),
+        ("detokenizer", "", "UNAVAILABLE"),
+        ("ensemble", "1", "READY"),
+        ("ensemble", "2", "READY"),
+        ("llama_pipeline", "1", "READY"),
+        ("llama_pipeline", "2", "READY"),
+        ("mine", "", "UNAVAILABLE"),
+    ]
+
+
 def test_health(asker) -> None:
     health = asker.call("health")
     assert (health.live, health.ready, health.ok) == (True, True, True)

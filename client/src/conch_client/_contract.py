@@ -71,6 +71,7 @@ NUM_INPUT_TOKENS = "num_input_tokens"
 NUM_OUTPUT_TOKENS = "num_output_tokens"
 
 DEFAULT_MODEL = "ensemble"
+MODELS = ("tokenizer", "llama_engine", "detokenizer", "ensemble", "llama_pipeline")
 ENSEMBLES = ("ensemble", "llama_pipeline")
 
 # Ensemble -> contract's name of a tensor -> its name there, where it differs.

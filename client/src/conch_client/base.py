@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from conch_client import _contract as contract
 from conch_client.address import Address, metrics_address
-from conch_client.errors import DeadlineExceededError, InvalidArgumentError, UnavailableError
+from conch_client.errors import DeadlineExceededError, InvalidArgumentError, PermissionDeniedError, UnavailableError
 from conch_client.metrics import Metrics, fetch_metrics
 from conch_client.request import Request, build_request
 from conch_client.retry import Deadline, Retry
@@ -30,7 +30,8 @@ class Transport(Protocol):
     def server_live(self, deadline: Deadline) -> bool: ...
     def server_ready(self, deadline: Deadline) -> bool: ...
     def model_ready(self, model: str, version: str, deadline: Deadline) -> bool: ...
-    def models(self, deadline: Deadline) -> list[ModelInfo]: ...
+    def versions(self, model: str, deadline: Deadline) -> list[str]: ...
+    def index(self, deadline: Deadline) -> list[ModelInfo]: ...
     def close(self) -> None: ...
 
 
@@ -43,7 +44,8 @@ class AsyncTransport(Protocol):
     async def server_live(self, deadline: Deadline) -> bool: ...
     async def server_ready(self, deadline: Deadline) -> bool: ...
     async def model_ready(self, model: str, version: str, deadline: Deadline) -> bool: ...
-    async def models(self, deadline: Deadline) -> list[ModelInfo]: ...
+    async def versions(self, model: str, deadline: Deadline) -> list[str]: ...
+    async def index(self, deadline: Deadline) -> list[ModelInfo]: ...
     async def close(self) -> None: ...
 
 
@@ -85,9 +87,12 @@ class _Settings:
             parameters=parameters,
         )
 
-    def _ensembles(self, index: Sequence[ModelInfo]) -> list[str]:
-        names = {m.name for m in index if m.name in contract.ENSEMBLES}
-        return sorted(names | {self.model})
+    def _with_mine(self, names: Sequence[str]) -> list[str]:
+        return [*names, *({self.model} - set(names))]
+
+
+def _as_models(name: str, versions: Sequence[str]) -> list[ModelInfo]:
+    return [ModelInfo(name, version, "READY", "") for version in versions] or [ModelInfo(name, "", "UNAVAILABLE", "")]
 
 
 class SyncClient(_Settings):
@@ -158,8 +163,21 @@ class SyncClient(_Settings):
         return Stream(lambda: transport.open(request, deadline, headers or {}, stream), request, deadline, self._retry)
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
-        """Every version of every model in the server's repository."""
-        return self._transport.models(self._deadline(timeout_s))
+        """Every version of every model in the server's repository.
+
+        A Conch server shows its repository to administrators alone. For others the list holds the models of a Conch
+        release and the client's own: the versions that may be asked, or one line that says UNAVAILABLE.
+        """
+        deadline = self._deadline(timeout_s)
+        try:
+            return self._transport.index(deadline)
+        except PermissionDeniedError:
+            return [m for name in self._with_mine(contract.MODELS) for m in self._loaded(name, deadline)]
+
+    def _loaded(self, name: str, deadline: Deadline) -> list[ModelInfo]:
+        if not self._transport.model_ready(name, "", deadline):
+            return _as_models(name, ())
+        return _as_models(name, self._transport.versions(name, deadline))
 
     def health(self, *, timeout_s: float | None = 5.0) -> Health:
         """How the server does. One that cannot be reached is not live; that is no error."""
@@ -167,7 +185,7 @@ class SyncClient(_Settings):
         try:
             live = self._transport.server_live(deadline)
             ready = self._transport.server_ready(deadline)
-            names = self._ensembles(self._transport.models(deadline))
+            names = self._with_mine(contract.ENSEMBLES)
             return Health(live, ready, {name: self._transport.model_ready(name, "", deadline) for name in names})
         except (UnavailableError, DeadlineExceededError) as error:
             return Health(False, False, detail=error.message)
@@ -241,8 +259,17 @@ class AsyncBaseClient(_Settings):
         )
 
     async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
-        """Every version of every model in the server's repository."""
-        return await self._transport.models(self._deadline(timeout_s))
+        """Every version of every model in the server's repository; see Client.models."""
+        deadline = self._deadline(timeout_s)
+        try:
+            return await self._transport.index(deadline)
+        except PermissionDeniedError:
+            return [m for name in self._with_mine(contract.MODELS) for m in await self._loaded(name, deadline)]
+
+    async def _loaded(self, name: str, deadline: Deadline) -> list[ModelInfo]:
+        if not await self._transport.model_ready(name, "", deadline):
+            return _as_models(name, ())
+        return _as_models(name, await self._transport.versions(name, deadline))
 
     async def health(self, *, timeout_s: float | None = 5.0) -> Health:
         """How the server does. One that cannot be reached is not live; that is no error."""
@@ -250,7 +277,7 @@ class AsyncBaseClient(_Settings):
         try:
             live = await self._transport.server_live(deadline)
             ready = await self._transport.server_ready(deadline)
-            names = self._ensembles(await self._transport.models(deadline))
+            names = self._with_mine(contract.ENSEMBLES)
             models = {name: await self._transport.model_ready(name, "", deadline) for name in names}
             return Health(live, ready, models)
         except (UnavailableError, DeadlineExceededError) as error:

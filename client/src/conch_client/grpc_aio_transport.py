@@ -91,8 +91,13 @@ class AsyncGrpcTransport:
         message = service_pb2.ModelReadyRequest(name=model, version=version)
         return bool((await self._unary("ModelReady", message, deadline)).ready)
 
-    async def models(self, deadline: Deadline) -> list[ModelInfo]:
-        """Every version of every model."""
+    async def versions(self, model: str, deadline: Deadline) -> list[str]:
+        """As GrpcTransport.versions."""
+        message = service_pb2.ModelMetadataRequest(name=model)
+        return list((await self._unary("ModelMetadata", message, deadline)).versions)
+
+    async def index(self, deadline: Deadline) -> list[ModelInfo]:
+        """The repository index: every version of every model, loaded or not."""
         return models_of(await self._unary("RepositoryIndex", service_pb2.RepositoryIndexRequest(), deadline))
 
     async def close(self) -> None:

@@ -85,8 +85,17 @@ class GrpcTransport:
         message = service_pb2.ModelReadyRequest(name=model, version=version)
         return bool(self._unary(self._stub.ModelReady, message, deadline).ready)
 
-    def models(self, deadline: Deadline) -> list[ModelInfo]:
-        """Every version of every model."""
+    def versions(self, model: str, deadline: Deadline) -> list[str]:
+        """Versions of a model that may be asked.
+
+        Raises:
+            ConchClientError: there are none, or no such model.
+        """
+        message = service_pb2.ModelMetadataRequest(name=model)
+        return list(self._unary(self._stub.ModelMetadata, message, deadline).versions)
+
+    def index(self, deadline: Deadline) -> list[ModelInfo]:
+        """The repository index: every version of every model, loaded or not."""
         return models_of(self._unary(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), deadline))
 
     def close(self) -> None:

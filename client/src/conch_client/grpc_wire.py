@@ -29,6 +29,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 _FORMATS = {"BOOL": "<?", "INT32": "<i", "INT64": "<q", "UINT64": "<Q", "FP32": "<f"}
+_RESTRICTED = "is restricted, expecting header"
 _REFUSED = re.compile(r"Failed to connect to remote host: (?:.*: )?(.*?)(?: \(\d+\))?$")
 
 
@@ -109,6 +110,8 @@ def rpc_error(error: Any, address: Address, timeout_error: ConchClientError) -> 
     """
     code = error.code().name
     details = error.details() or code
+    if _RESTRICTED in details:
+        code = "PERMISSION_DENIED"  # Triton says UNAVAILABLE, but no retry will help
     if code == "DEADLINE_EXCEEDED":
         return timeout_error
     if code == "UNAVAILABLE" and ("onnect" in details or "resol" in details or "DNS" in details):

@@ -19,6 +19,7 @@ from conch_client.http_wire import (
     models_of,
     ssl_context,
     status_error,
+    versions_of,
 )
 from conch_client.request import Request
 from conch_client.retry import Deadline
@@ -100,8 +101,15 @@ class AsyncHttpTransport:
         """Whether a model may be asked; False for one that does not exist."""
         return (await self._get("GET", f"{model_path(model, version)}/ready", deadline))[0] == 200
 
-    async def models(self, deadline: Deadline) -> list[ModelInfo]:
-        """Every version of every model."""
+    async def versions(self, model: str, deadline: Deadline) -> list[str]:
+        """As GrpcTransport.versions."""
+        status, body = await self._get("GET", model_path(model, ""), deadline)
+        if status != 200:
+            raise status_error(status, body)
+        return versions_of(body)
+
+    async def index(self, deadline: Deadline) -> list[ModelInfo]:
+        """The repository index: every version of every model, loaded or not."""
         status, body = await self._get("POST", "/v2/repository/index", deadline)
         if status != 200:
             raise status_error(status, body)

@@ -79,6 +79,11 @@ def models_of(body: bytes) -> list[ModelInfo]:
     ]
 
 
+def versions_of(body: bytes) -> list[str]:
+    """The versions in a model's metadata."""
+    return [str(version) for version in json.loads(body)["versions"]]
+
+
 class EventParser:
     """Server-sent events from bytes, wherever those were cut: within a line, within a character."""
 
