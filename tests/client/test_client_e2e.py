@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from askers import KINDS, Asker
@@ -190,3 +192,11 @@ def test_the_command(server, capsys, protocol) -> None:
     assert "top_p must be in [0, 1], got 3" in capsys.readouterr().err
     assert main(["health", *options]) == 0
     assert capsys.readouterr().out == "ensemble: ready\nllama_pipeline: ready\n"
+
+
+def test_the_readme(server, capsys) -> None:
+    text = (Path(__file__).resolve().parents[2] / "client" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "localhost:8001" in code
+    exec(compile(code.replace("localhost:8001", _settings("grpc", server)["url"]), "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip().endswith(("stop", "length"))
