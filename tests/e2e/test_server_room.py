@@ -197,6 +197,17 @@ def test_a_killed_tritonserver_is_noticed(repository: Path, tmp_path: Path) -> N
         assert str(server.run_dir.triton_log) in output(server)
 
 
+def test_a_tritonserver_that_somebody_else_stops_is_not_repaired(repository: Path, tmp_path: Path) -> None:
+    with running_server(repository, tmp_path / "run") as server:
+        processes, regions = processes_of(server), server.state.shm_regions
+        with stream(server, 60) as response:
+            os.kill(processes[0].pid, signal.SIGTERM)
+            assert b'"finish_reason":"length"' in response.read()
+        assert server.supervisor.wait(PATIENCE_S) == 1
+        assert_nothing_is_left(processes, regions, server.run_dir)
+        assert "error: tritonserver ended by itself (exit code 0)" in output(server)
+
+
 @pytest.mark.parametrize("model", ["tokenizer", "llama_engine", "detokenizer"])
 def test_a_killed_stage_is_repaired(repository: Path, tmp_path: Path, model: str) -> None:
     with running_server(repository, tmp_path / "run") as server:

@@ -190,6 +190,8 @@ class Supervisor:
         gone = [s for pid, s in known.items() if pid not in living and (s.model, s.version) not in running]
         if not gone:
             return []
+        if not self._listens():
+            return []  # somebody else told tritonserver to stop: it ends its stages itself
         ready = probe.ready_versions(self._settings.connect_host, self._settings.http_port, self._admin_key)
         return gone if ready is None else [s for s in gone if (s.model, s.version) in ready]
 
