@@ -58,11 +58,13 @@ def build_release(spec: ModelSpec, options: BuildOptions, progress: Progress) ->
         BuildError: a step cannot be done. What earlier steps made stays in the cache.
         RepositoryError: the repository that was written is not whole.
     """
-    artifacts = _make_artifacts(spec, options, progress)
-    progress.hint(f"writing to {options.repository}")
-    release = _write(spec, options, artifacts)
-    progress.hint("checking every file of the release")
-    check_repository(options.repository)
+    cache = Cache(options.cache, progress)
+    with cache.locked():
+        artifacts = _make_artifacts(spec, options, cache, progress)
+        progress.hint(f"writing to {options.repository}")
+        release = _write(spec, options, artifacts)
+        progress.hint("checking every file of the release")
+        check_repository(options.repository)
     progress.done()
     if release.created:
         progress.say(f"{release.name}, version {release.version}, is in {options.repository}")
@@ -73,20 +75,18 @@ def build_release(spec: ModelSpec, options: BuildOptions, progress: Progress) ->
     return release
 
 
-def _make_artifacts(spec: ModelSpec, options: BuildOptions, progress: Progress) -> Artifacts:
-    cache = Cache(options.cache, progress)
-    with cache.locked():
-        progress.hint(f"looking for {spec.source.uri}")
-        checkpoint = fetch(spec.source, cache, progress)
-        progress.done()
-        if checkpoint.made:
-            progress.say(f"fetched {spec.source.uri} (sha256 {checkpoint.sha256})")
-        tokenizer = tokenizer_entry(checkpoint, cache, progress)
-        if tokenizer.made:
-            progress.say("made the tokenizer files")
-        engine = compile_engine(checkpoint, spec.engine, cache, progress, options.export_python)
-        if engine.made:
-            progress.say(f"compiled for {spec.engine.runtime.value}")
+def _make_artifacts(spec: ModelSpec, options: BuildOptions, cache: Cache, progress: Progress) -> Artifacts:
+    progress.hint(f"looking for {spec.source.uri}")
+    checkpoint = fetch(spec.source, cache, progress)
+    progress.done()
+    if checkpoint.made:
+        progress.say(f"fetched {spec.source.uri} (sha256 {checkpoint.sha256})")
+    tokenizer = tokenizer_entry(checkpoint, cache, progress)
+    if tokenizer.made:
+        progress.say("made the tokenizer files")
+    engine = compile_engine(checkpoint, spec.engine, cache, progress, options.export_python)
+    if engine.made:
+        progress.say(f"compiled for {spec.engine.runtime.value}")
     tools = {"tokenizers": package_version("tokenizers"), **engine.tools}
     provenance = Provenance(spec.source.uri, checkpoint.revision, checkpoint.sha256, tools)
     return Artifacts(tokenizer.files_dir, engine.path, provenance)
