@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from conch.contract import ALIASES, CONTROLS, TRITON_PARAMETERS, DType, TensorSpec
+from conch.contract import ALIASES, CONTROLS, PIPELINE, TRITON_PARAMETERS, DType, TensorSpec
 from conch.errors import Code, ConchError, InvalidArgumentError
 
 _NUMPY: dict[DType, Any] = {
@@ -26,6 +26,8 @@ _TRITON_CODES = {
 }  # fmt: skip
 _PUBLIC_NAMES = {**{c.name: c for c in CONTROLS}, **ALIASES}
 _ENGINE_NAMES = {c.engine_name: c for c in CONTROLS}
+# A field that is unknown under one name may be known to this ensemble under the other.
+_RENAMED = {**PIPELINE.renames, **{new: name for name, new in PIPELINE.renames.items()}}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -100,12 +102,17 @@ def refuse_unknown_parameters(request: pb_utils.InferenceRequest, known: Iterabl
         return
     unknown = sorted(set(json.loads(text)) - TRITON_PARAMETERS)
     if unknown:
-        near = difflib.get_close_matches(unknown[0], list(known), n=1)
+        renamed = _RENAMED.get(unknown[0])
+        near = [renamed] if renamed else difflib.get_close_matches(unknown[0], list(known), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InvalidArgumentError(f"unknown field {unknown[0]}{hint}")
 
 
 def error_response(error: ConchError) -> pb_utils.InferenceResponse:
-    """An answer that carries an error, with Triton's code for it."""
+    """An answer that carries an error, with Triton's code for it.
+
+    The code stands in front of the text, too (``UNAVAILABLE: ...``): Triton 2.51 hands on the text alone, over gRPC
+    inside the stream and over HTTP under the status 400.
+    """
     code = getattr(pb_utils.TritonError, _TRITON_CODES.get(error.code, "INTERNAL"))
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{error.code.value}: {error}", code))
