@@ -96,6 +96,7 @@ class Plans:
 
     plans: list[list[Any]] = field(default_factory=lambda: [[Chunk("ok", "stop")]])
     seen: list[Seen] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
     given_up: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
     live: bool = True
@@ -107,6 +108,7 @@ class Plans:
     def next(self, seen: Seen) -> list[Any]:
         with self.lock:
             self.seen.append(seen)
+            self.arrived.set()
             return self.plans.pop(0) if len(self.plans) > 1 else self.plans[0]
 
 
