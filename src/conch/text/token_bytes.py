@@ -55,10 +55,11 @@ class TokenBytes:
         """
         path = folder / TOKENIZER_FILE
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")), vocab_size)
         except (OSError, ValueError) as error:
             raise RepositoryError(f"{path} cannot be read: {error}") from None
-        return cls.from_json(data, vocab_size)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RepositoryError(f"{path} is no tokenizer.json: {type(error).__name__} {error}") from None
 
     @classmethod
     def from_json(cls, data: dict[str, Any], vocab_size: int) -> TokenBytes:
