@@ -75,7 +75,10 @@ def _parse_message(item: Any, where: str) -> Message:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True)
+    try:
+        text = json.dumps(value, ensure_ascii=True)
+    except RecursionError:
+        return "something nested too deep"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -126,7 +129,7 @@ class ChatTemplate:
         turns = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return self._template.render(messages=turns, add_generation_prompt=True, **self._tokens)
-        except TemplateError as error:
+        except Exception as error:  # the template is a stranger's code, and may fail in any way
             raise InvalidArgumentError(f"{MESSAGES.name} do not fit the model's chat template: {error}") from None
 
 

@@ -37,11 +37,6 @@ class TokenBytes:
     def __len__(self) -> int:
         return len(self.pieces)
 
-    @property
-    def longest_bytes(self) -> int:
-        """Bytes of the longest token."""
-        return max(map(len, self.pieces))
-
     @classmethod
     def load(cls, folder: Path, vocab_size: int) -> TokenBytes:
         """Read the table from a tokenizer folder.

@@ -37,7 +37,8 @@ class PromptTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._template = ChatTemplate.load(folder, self.meta)
-        self._longest_bytes = TokenBytes.load(folder, self.meta.vocab_size).longest_bytes
+        self._longest_chars = max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)))
+        TokenBytes.load(folder, self.meta.vocab_size)  # a decoder that is not known here fails the load
 
     def encode_text(self, data: bytes, field: str = TEXT_INPUT.name) -> list[int]:
         """Token ids of a plain prompt.
@@ -66,9 +67,9 @@ class PromptTokenizer:
     def _encode(self, text: str, field: str, *, add_special_tokens: bool) -> list[int]:
         if not text:
             raise InvalidArgumentError(f"{field} must not be empty")
-        # No token is longer than _longest_bytes (times 3: a normalizer may shorten), so a huge text need not be
+        # No token stands for more than _longest_chars (times 3: a normalizer may shorten), so a huge text need not be
         # tokenized to be refused.
-        at_least = math.ceil(len(text) / (3 * self._longest_bytes))
+        at_least = math.ceil(len(text) / (3 * self._longest_chars))
         if at_least > self.max_input_len:
             raise InvalidArgumentError(self._too_long(field, f"at least {at_least}"))
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
