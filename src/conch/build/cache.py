@@ -113,7 +113,8 @@ class Cache:
                 self._progress.say(f"{target} is damaged: making it again")
                 shutil.rmtree(target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=target.parent))
+            # Its name alone: whether the path is made absolute depends on the version of Python.
+            staging = target.parent / Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=target.parent)).name
             try:
                 files_dir = staging / _FILES
                 files_dir.mkdir()
