@@ -25,9 +25,7 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[
         def make(spec: str = DEFAULT_SPEC) -> Server:
             if spec not in servers:
                 run_dir = tmp_path_factory.mktemp(f"run-{spec}")
-                # A test may leave an idle connection open, which Triton waits for as long as it may.
-                flags = ["--drain-timeout-s=2"]
-                servers[spec] = stack.enter_context(running_server(build_repository(spec), run_dir, *flags))
+                servers[spec] = stack.enter_context(running_server(build_repository(spec), run_dir))
             return servers[spec]
 
         yield make

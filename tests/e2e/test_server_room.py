@@ -33,7 +33,7 @@ from conch.repository.artifacts import GGUF_FILE, Artifacts, Provenance
 from conch.repository.layout import write_release
 from conch.server import procfs
 from conch.server.leftovers import SHM_DIR
-from conch.server.probe import ADMIN_HEADER, ask
+from conch.server.probe import ADMIN_HEADER, ask, model_ready
 from conch.server.state import READY, PidFile, RunDir, State
 from conch.spec import ModelSpec
 
@@ -165,6 +165,65 @@ def test_a_stop_lets_a_stream_in_flight_finish(repository: Path, tmp_path: Path)
         assert output(server).endswith("stopped\n")
 
 
+def test_a_stop_lets_a_grpc_stream_in_flight_finish(repository: Path, tmp_path: Path) -> None:
+    with (
+        running_server(repository, tmp_path / "run") as server,
+        grpc.insecure_channel(f"{server.host}:{server.grpc_port}") as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        responses = stub.ModelStreamInfer(iter([grpc_request(b"abc", 60)]), timeout=PATIENCE_S)
+        pieces = [next(responses).infer_response]
+        server.supervisor.terminate()
+        pieces += [response.infer_response for response in responses]
+        assert b"".join(text_output(piece) for piece in pieces) == b"abc" * 20
+        assert pieces[-1].parameters["triton_final_response"].bool_param
+        assert server.supervisor.wait(PATIENCE_S) == 0
+
+
+def text_output(piece: service_pb2.ModelInferResponse) -> bytes:
+    """The text of a response of one row; in front of it is its length."""
+    index = [tensor.name for tensor in piece.outputs].index("text_output")
+    data: bytes = piece.raw_output_contents[index]
+    return data[4:]
+
+
+def test_a_stop_refuses_new_requests_while_it_waits(repository: Path, tmp_path: Path) -> None:
+    with running_server(repository, tmp_path / "run") as server:
+        with stream(server, 100) as response:
+            server.supervisor.terminate()
+            wait_until(lambda: "stopping" in output(server), PATIENCE_S)
+            wait_until(lambda: not model_ready(server.host, server.http_port, "ensemble"), PATIENCE_S)
+            body = '{"text_input": "abc", "max_tokens": 1}'
+            refused = ask(server.host, server.http_port, "POST", "/v2/models/ensemble/generate", body=body)
+            assert refused.status != 200
+            assert b'"finish_reason":"length"' in response.read()
+        assert server.supervisor.wait(PATIENCE_S) == 0
+
+
+def test_an_idle_connection_does_not_hold_up_a_stop(repository: Path, tmp_path: Path) -> None:
+    timeout_s = 3600
+    with running_server(repository, tmp_path / "run", f"--drain-timeout-s={timeout_s}") as server:
+        with contextlib.closing(http.client.HTTPConnection(server.host, server.http_port)) as connection:
+            connection.request("GET", "/v2/health/ready")
+            assert connection.getresponse().read() == b""
+            server.supervisor.terminate()
+            assert server.supervisor.wait(PATIENCE_S) == 0
+        assert "lost" not in output(server)
+
+
+def grpc_request(text: bytes, tokens: int) -> service_pb2.ModelInferRequest:
+    """A streamed request of one row."""
+    request = service_pb2.ModelInferRequest(model_name="ensemble")
+    for name, datatype, data in (
+        ("text_input", "BYTES", len(text).to_bytes(4, "little") + text),
+        ("max_tokens", "INT32", tokens.to_bytes(4, "little")),
+        ("stream", "BOOL", b"\1"),
+    ):
+        request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
+        request.raw_input_contents.append(data)
+    return request
+
+
 def test_a_second_signal_ends_what_is_in_flight(repository: Path, tmp_path: Path) -> None:
     with running_server(repository, tmp_path / "run") as server:
         processes, regions = processes_of(server), server.state.shm_regions
@@ -185,6 +244,7 @@ def test_a_drain_has_an_end(repository: Path, tmp_path: Path) -> None:
             server.supervisor.terminate()
             assert server.supervisor.wait(PATIENCE_S) == 0
         assert_nothing_is_left(processes, regions, server.run_dir)
+        assert "requests still in flight are lost" in output(server)
 
 
 def test_a_killed_tritonserver_is_noticed(repository: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from conch.contract import ENSEMBLE, MAX_TOKENS, TEXT_INPUT
 
 ADMIN_HEADER = "conch-admin-key"
+READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 _QUICK_S = 5.0
 
 
@@ -63,10 +64,18 @@ def first_token(host: str, port: int, timeout_s: float) -> Answer:
     return ask(host, port, "POST", f"/v2/models/{ENSEMBLE.name}/generate", body=body, timeout_s=timeout_s)
 
 
-def ready_versions(host: str, port: int, admin_key: str) -> set[tuple[str, str]] | None:
-    """(model, version) of everything that Triton holds for ready; None where it does not say."""
+def model_states(host: str, port: int, admin_key: str) -> dict[tuple[str, str], str] | None:
+    """(model, version) -> READY, LOADING, UNLOADING or UNAVAILABLE; None where Triton does not say.
+
+    A model that was never loaded has the version "" and the state "".
+    """
     answer = ask(host, port, "POST", "/v2/repository/index", headers={ADMIN_HEADER: admin_key})
     if not answer.ok:
         return None
     entries = json.loads(answer.body)
-    return {(e["name"], e["version"]) for e in entries if e.get("state") == "READY"}
+    return {(e["name"], e.get("version", "")): e.get("state", "") for e in entries}
+
+
+def unload(host: str, port: int, admin_key: str, name: str) -> Answer:
+    """Tell Triton to take no new requests for a model; returns at once, those in flight go on."""
+    return ask(host, port, "POST", f"/v2/repository/models/{name}/unload", headers={ADMIN_HEADER: admin_key})

@@ -16,6 +16,7 @@ from enum import Enum
 from conch.contract import ENSEMBLE
 from conch.errors import ServerError
 from conch.server import probe, procfs, triton_log
+from conch.server.drain import Drain
 from conch.server.leftovers import Stub
 from conch.server.preflight import Ready
 from conch.server.settings import Settings
@@ -32,7 +33,6 @@ _TICK_S = 1.0
 _START_TICK_S = 0.2
 _PROGRESS_EVERY_S = 5.0
 _LOST_TICKS = 2  # looks in a row; one look may fall into the middle of a reload
-_EXIT_GRACE_S = 5.0
 
 
 class _End(Enum):
@@ -81,7 +81,8 @@ class Supervisor:
                     if end is _End.READY:
                         end = self._watch()
                         if end is _End.STOP_ASKED:
-                            self._drain()
+                            self._update(STOPPING)
+                            Drain(self._settings, self._triton, self._admin_key, self._signals, self._say).run()
                             return EXIT_STOPPED
                     if end is _End.STOP_ASKED:
                         self._say("stopped before it was ready")
@@ -192,8 +193,8 @@ class Supervisor:
             return []
         if not self._listens():
             return []  # somebody else told tritonserver to stop: it ends its stages itself
-        ready = probe.ready_versions(self._settings.connect_host, self._settings.http_port, self._admin_key)
-        return gone if ready is None else [s for s in gone if (s.model, s.version) in ready]
+        states = probe.model_states(self._settings.connect_host, self._settings.http_port, self._admin_key)
+        return gone if states is None else [s for s in gone if states.get((s.model, s.version)) == probe.READY]
 
     def _note_repair(self) -> None:
         """Count a repair.
@@ -206,22 +207,6 @@ class Supervisor:
         if len(self._repairs) > MAX_REPAIRS:
             minutes = int(REPAIR_WINDOW_S // 60)
             raise self._failure(f"stages died {len(self._repairs)} times within {minutes} minutes")
-
-    def _drain(self) -> None:
-        timeout_s = self._settings.drain_timeout_s
-        self._say(f"stopping: requests in flight may take {timeout_s} s (a second signal ends them)")
-        self._update(STOPPING)
-        self._triton.drain()
-        deadline = time.monotonic() + timeout_s + _EXIT_GRACE_S
-        while self._triton.exit_code() is None:
-            if len(self._signals.stops) > 1:
-                self._say("killed; requests in flight are lost")
-                return
-            if time.monotonic() > deadline:
-                self._say(f"tritonserver did not end within {timeout_s} s and is killed")
-                return
-            self._signals.wait(_TICK_S)
-        self._say("stopped")
 
     def _death(self) -> ServerError:
         code = self._triton.exit_code() or 0

@@ -1,0 +1,83 @@
+"""Takes a tritonserver down without losing a request that is in flight.
+
+SIGTERM alone does not do that: Triton 2.51 then stops to send on gRPC streams at once, and waits for idle HTTP
+connections until its timeout is over. So the models are unloaded first, the ensembles before their stages. An
+unloaded model takes no new request, finishes those it has, and says when it is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from conch.contract import ENSEMBLES, STAGES
+from conch.server import probe
+from conch.server.settings import Settings
+from conch.server.signals import Signals
+from conch.server.triton_process import TritonProcess
+
+_TICK_S = 0.2
+_EXIT_GRACE_S = 5.0
+
+
+class Drain:
+    """One stop of one tritonserver.
+
+    Args:
+        settings: where it listens, and how long it may take.
+        triton: what to stop.
+        admin_key: for the management API.
+        signals: a second stop signal ends the patience.
+        say: takes lines for the person in front of it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        triton: TritonProcess,
+        admin_key: str,
+        signals: Signals,
+        say: Callable[[str], None],
+    ) -> None:
+        self._host = settings.connect_host
+        self._port = settings.http_port
+        self._timeout_s = settings.drain_timeout_s
+        self._triton = triton
+        self._admin_key = admin_key
+        self._signals = signals
+        self._say = say
+
+    def run(self) -> None:
+        """Let requests in flight finish, then stop tritonserver; the caller kills what is left."""
+        self._say(f"stopping: requests in flight may take {self._timeout_s} s (a second signal ends them)")
+        deadline = time.monotonic() + self._timeout_s
+        groups = ([e.name for e in ENSEMBLES], [s.name for s in STAGES])
+        idle = all(self._unload(names, deadline) for names in groups)
+        if self._impatient():
+            self._say("killed; requests in flight are lost")
+            return
+        if not idle and time.monotonic() >= deadline:
+            self._say(f"killed after {self._timeout_s} s; requests still in flight are lost")
+            return
+        # Idle: only connections without a request can hold it up. Else it could not be asked; its own patience counts.
+        self._triton.drain()
+        deadline = (time.monotonic() if idle else deadline) + _EXIT_GRACE_S
+        while self._triton.exit_code() is None and time.monotonic() < deadline and not self._impatient():
+            self._signals.wait(_TICK_S)
+        self._say("stopped")
+
+    def _unload(self, names: list[str], deadline: float) -> bool:
+        """Unload models and wait until their requests are done; False where that cannot be told or takes too long."""
+        for name in names:
+            probe.unload(self._host, self._port, self._admin_key, name)
+        while not self._impatient() and time.monotonic() < deadline and self._triton.exit_code() is None:
+            states = probe.model_states(self._host, self._port, self._admin_key)
+            if states is None:
+                return False
+            if not any(name in names and state != probe.UNAVAILABLE for (name, _), state in states.items()):
+                return True
+            self._signals.wait(_TICK_S)
+        return False
+
+    def _impatient(self) -> bool:
+        return len(self._signals.stops) > 1
