@@ -1,0 +1,119 @@
+"""Write docs/contract.md from src/conch/contract.py.
+
+A test checks that the page is what this script writes.
+
+    python build_scripts/write_contract_docs.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from conch import contract
+from conch.contract import Control, EnsembleContract, ModelContract, TensorSpec
+
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "contract.md"
+
+_HEAD = """\
+<!-- Written by build_scripts/write_contract_docs.py from src/conch/contract.py. -->
+
+# The request contract
+
+Names, dtypes and dims of everything that goes in and out, as in each model's `config.pbtxt`. Dims leave out the batch
+dimension: on the wire every tensor has one more in front, the rows of the request. -1 is any length.
+
+A client sends to `ensemble`, or to `llama_pipeline`, which is the same under two other names. Every control is
+optional. One out of its range, or one that this release cannot honour, is an error that names it; nothing is
+ignored. A field that nobody knows is an error too.
+"""
+
+_PUBLIC_NAMES = {*(c.name for c in contract.CONTROLS), *contract.ALIASES}
+_ENGINE_NAMES = {c.engine_name for c in contract.CONTROLS}
+_CONTROL_NAMES = _PUBLIC_NAMES | _ENGINE_NAMES
+_CONTROL_GROUPS = (
+    ("every control, and the other names", _PUBLIC_NAMES),
+    ("every control, as on the engine", _ENGINE_NAMES),
+)
+
+
+def _default(control: Control) -> tuple[str, str]:
+    """Meaning and default of a control, from its one-line doc."""
+    meaning, _, default = control.doc.partition(" Default")
+    return meaning, default.lstrip(": ").rstrip(".") or "none"
+
+
+def _dims(dims: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, dims))}]"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+
+
+def _controls() -> list[str]:
+    rows = []
+    for control in contract.CONTROLS:
+        meaning, default = _default(control)
+        allowed = "" if control.allowed is None else str(control.allowed)
+        rows.append(
+            [
+                f"`{control.name}`", f"`{control.engine_name}`", control.dtype.value, _dims(control.dims), allowed,
+                default, meaning,
+            ]
+        )  # fmt: skip
+    header = ("control", "on the engine", "dtype", "dims", "allowed", "default", "meaning")
+    aliases = [f"`{alias}` is `{control.name}`" for alias, control in contract.ALIASES.items()]
+    return [
+        *_table(header, rows), "", f"Other names: {'; '.join(aliases)}. Send one of the two, not both."
+    ]  # fmt: skip
+
+
+def _model(model: ModelContract | EnsembleContract) -> list[str]:
+    lines = ["", f"### {model.name}", ""]
+    for direction, tensors in (("in", model.inputs), ("out", model.outputs)):
+        rows = [_tensor(tensor) for tensor in tensors if tensor.name not in _CONTROL_NAMES]
+        names = {tensor.name for tensor in tensors}
+        for title, controls in _CONTROL_GROUPS:
+            if controls <= names:
+                rows.append([title, "", "", "optional", "see above"])
+                break
+        lines += [*_table((direction, "dtype", "dims", "", "meaning"), rows), ""]
+    return lines[:-1]
+
+
+def _tensor(tensor: TensorSpec) -> list[str]:
+    optional = "optional" if tensor.optional else ""
+    return [f"`{tensor.name}`", tensor.dtype.value, _dims(tensor.dims), optional, tensor.doc]
+
+
+def render() -> str:
+    """The page."""
+    lines = [_HEAD, "## Controls", "", *_controls(), "", "## Models"]
+    for ensemble in contract.ENSEMBLES:
+        lines += _model(ensemble)
+    for stage in contract.STAGES:
+        lines += _model(stage)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page, or with --check say whether it is up to date (exit code 1 if not)."""
+    parser = argparse.ArgumentParser(description="Write the reference page of the request contract.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
+    if parser.parse_args().check:
+        current = TARGET.read_text(encoding="utf-8") if TARGET.exists() else ""
+        if current != render():
+            print("docs/contract.md is out of date; run build_scripts/write_contract_docs.py", file=sys.stderr)
+            return 1
+        return 0
+    TARGET.write_text(render(), encoding="utf-8")
+    print(f"wrote {TARGET}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
