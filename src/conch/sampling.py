@@ -102,7 +102,8 @@ def check_values(values: Mapping[str, Any], limits: Limits) -> None:
     for name, value in values.items():
         allowed = _BY_NAME[name].allowed
         if allowed is not None and not allowed.contains(value):
-            raise InvalidArgumentError(f"{name} must be {allowed}, got {value:g}")
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise InvalidArgumentError(f"{name} must be {allowed}, got {shown}")
     for control in (END_ID, PAD_ID):
         if values.get(control.name, 0) >= limits.vocab_size:
             raise InvalidArgumentError(f"{control.name} must be < {limits.vocab_size}, got {values[control.name]}")

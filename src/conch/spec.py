@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from conch.errors import SpecError
 
@@ -54,6 +54,15 @@ class InferencePrecision(str, Enum):
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic would take true for 1, and YAML reads yes, on and off as truth values.
+        assert info.field_name is not None
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float, int | None):
+            raise ValueError("must be a number")
+        return value
 
 
 class Source(_Model):
@@ -186,19 +195,23 @@ class ModelSpec(_Model):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, indent=2) + "\n"
 
 
+_MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key <<
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice (YAML itself lets the last one win)."""
 
 
 def _mapping_without_duplicates(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE_TAG:
+            continue
+        key = loader.construct_object(key_node)
         if key in seen:
             raise SpecError(f"key {key!r} is written twice (line {key_node.start_mark.line + 1})")
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_duplicates)
@@ -216,7 +229,7 @@ def parse_spec(text: str, origin: str) -> ModelSpec:
     """
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such date, say
         raise SpecError(f"{origin} is not YAML: {' '.join(str(error).split())}") from None
     except SpecError as error:
         raise SpecError(f"{origin}: {error.message}") from None
