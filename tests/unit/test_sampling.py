@@ -1,0 +1,201 @@
+"""Controls of a request: defaults, ranges, and what they mean together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from property_settings import examples
+
+from conch.contract import CONTROLS, DType
+from conch.errors import ConchError, InvalidArgumentError, UnsupportedError
+from conch.sampling import Limits, SamplingParams, check_values, resolve
+
+LIMITS = Limits(
+    vocab_size=1000,
+    max_input_len=90,
+    max_seq_len=100,
+    default_max_tokens=20,
+    eos_token_ids=(2, 7),
+    pad_token_id=3,
+    max_stop_words=3,
+    max_stop_word_chars=5,
+)
+
+
+def refusal(values: dict[str, Any], input_len: int = 10, limits: Limits = LIMITS) -> str:
+    with pytest.raises(InvalidArgumentError) as caught:
+        resolve(values, input_len, limits)
+    return str(caught.value)
+
+
+def test_defaults() -> None:
+    assert resolve({}, 10, LIMITS) == SamplingParams(
+        max_tokens=20,
+        min_tokens=0,
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        seed=None,
+        end_ids=(2, 7),
+        pad_id=3,
+        stop_words=(),
+        stream=False,
+        return_num_input_tokens=False,
+        return_num_output_tokens=False,
+    )
+
+
+def test_every_control_arrives() -> None:
+    values = {
+        "max_tokens": 5, "min_tokens": 2, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125,
+        "repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 2.0, "seed": 2**64 - 1,
+        "end_id": 5, "pad_id": 6, "stop_words": ["ä".encode(), b"b"], "stream": True, "return_num_input_tokens": True,
+        "return_num_output_tokens": True, "exclude_input_in_output": True,
+    }  # fmt: skip
+    assert set(values) == {c.name for c in CONTROLS}
+    params = resolve(values, 10, LIMITS)
+    for name, value in values.items():
+        if name not in ("end_id", "stop_words", "exclude_input_in_output"):
+            assert getattr(params, name) == value, name
+    assert params.end_ids == (5,)
+    assert params.stop_words == ("ä", "b")
+
+
+@pytest.mark.parametrize(
+    ("values", "temperature"),
+    [
+        ({}, 0.0),
+        ({"temperature": 0.0}, 0.0),
+        ({"temperature": -0.0}, 0.0),
+        ({"temperature": 0.7}, 0.7),
+        ({"top_k": 1}, 0.0),
+        ({"top_k": 1, "temperature": 0.7}, 0.0),
+        ({"top_p": 0.0, "temperature": 0.7}, 0.0),
+        ({"temperature": 0.0, "top_k": 50, "top_p": 0.9}, 0.0),
+        ({"top_k": 2}, 1.0),
+        ({"top_p": 0.9}, 1.0),
+        ({"min_p": 0.1}, 1.0),
+        ({"top_k": 0, "top_p": 1.0, "min_p": 0.0}, 0.0),
+        ({"seed": 7}, 0.0),
+    ],
+)
+def test_temperature_and_greedy(values: dict[str, Any], temperature: float) -> None:
+    params = resolve(values, 10, LIMITS)
+    assert params.temperature == temperature
+    assert params.greedy == (temperature == 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be a finite number >= 1, got 0"),
+        ({"max_tokens": -(2**31)}, "max_tokens must be a finite number >= 1, got -2147483648"),
+        ({"min_tokens": -1}, "min_tokens must be a finite number >= 0, got -1"),
+        ({"temperature": -0.5}, "temperature must be in [0, 100], got -0.5"),
+        ({"temperature": 100.5}, "temperature must be in [0, 100], got 100.5"),
+        ({"temperature": math.nan}, "temperature must be in [0, 100], got nan"),
+        ({"temperature": math.inf}, "temperature must be in [0, 100], got inf"),
+        ({"top_k": -1234567}, "top_k must be a finite number >= 0, got -1234567"),
+        ({"top_p": 1.5}, "top_p must be in [0, 1], got 1.5"),
+        ({"top_p": math.nan}, "top_p must be in [0, 1], got nan"),
+        ({"min_p": -0.25}, "min_p must be in [0, 1], got -0.25"),
+        ({"min_p": math.inf}, "min_p must be in [0, 1], got inf"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be in (0, 10], got 0"),
+        ({"repetition_penalty": 11.0}, "repetition_penalty must be in (0, 10], got 11"),
+        ({"repetition_penalty": -math.inf}, "repetition_penalty must be in (0, 10], got -inf"),
+        ({"presence_penalty": 2.5}, "presence_penalty must be in [-2, 2], got 2.5"),
+        ({"frequency_penalty": -2.5}, "frequency_penalty must be in [-2, 2], got -2.5"),
+        ({"end_id": -2}, "end_id must be a finite number >= -1, got -2"),
+        ({"end_id": 1000}, "end_id must be < 1000, got 1000"),
+        ({"pad_id": -1}, "pad_id must be a finite number >= 0, got -1"),
+        ({"pad_id": 12345678}, "pad_id must be < 1000, got 12345678"),
+        ({"stop_words": [b"\xff"]}, "stop_words must be valid UTF-8, got byte 0xff at offset 0"),
+        ({"stop_words": [b"123456"]}, "stop_words must have at most 5 characters each, got 6"),
+        ({"stop_words": [b"1", b"2", b"3", b"4"]}, "stop_words must be at most 3 words, got 4"),
+        (
+            {"max_tokens": 91},
+            "max_tokens must be at most 90 (context of 100 tokens less 10 of the prompt), got 91",
+        ),
+        ({"max_tokens": 5, "min_tokens": 6}, "min_tokens must be at most max_tokens (5), got 6"),
+        ({"min_tokens": 21}, "min_tokens must be at most max_tokens (20), got 21"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(values: dict[str, Any], message: str) -> None:
+    assert refusal(values) == message
+
+
+@pytest.mark.parametrize("control", [c for c in CONTROLS if c.allowed is not None], ids=lambda c: c.name)
+def test_the_ends_of_every_range(control: Any) -> None:
+    low, high = control.allowed.low, control.allowed.high
+    step = 1 if control.dtype is DType.INT32 else 1e-3
+    limits = replace(LIMITS, max_seq_len=1 << 30)
+    if control.allowed.low_open:
+        assert refusal({control.name: low}, limits=limits)
+    else:
+        check_values({control.name: low}, limits)
+        assert refusal({control.name: low - step}, limits=limits)
+    if high != math.inf:
+        check_values({control.name: high}, limits)
+        assert refusal({control.name: high + step}, limits=limits)
+
+
+def test_the_context_bounds_prompt_and_answer() -> None:
+    assert resolve({}, 95, LIMITS).max_tokens == 5
+    assert resolve({"max_tokens": 1}, 99, LIMITS).max_tokens == 1
+    expected = "the prompt must leave room for one token in a context of 100, got {} tokens"
+    assert refusal({}, 100) == expected.format(100)
+    assert refusal({}, 101) == expected.format(101)
+
+
+def test_end_ids() -> None:
+    assert resolve({"end_id": -1}, 10, LIMITS).end_ids == ()
+    assert resolve({"end_id": 0}, 10, LIMITS).end_ids == (0,)
+
+
+def test_empty_and_repeated_stop_words_are_none() -> None:
+    assert resolve({"stop_words": [b""]}, 10, LIMITS).stop_words == ()
+    assert resolve({"stop_words": []}, 10, LIMITS).stop_words == ()
+    assert resolve({"stop_words": [b"a", b"", b"b", b"a", b"c", b"a"]}, 10, LIMITS).stop_words == ("a", "b", "c")
+
+
+def test_a_stop_word_is_measured_in_characters() -> None:
+    assert resolve({"stop_words": ["😀😀😀😀😀".encode()]}, 10, LIMITS).stop_words == ("😀😀😀😀😀",)
+
+
+def test_repeating_the_prompt_is_not_supported() -> None:
+    with pytest.raises(UnsupportedError, match=r"^exclude_input_in_output must be true"):
+        resolve({"exclude_input_in_output": False}, 10, LIMITS)
+
+
+NUMBERS = {
+    DType.INT32: st.integers(-(2**31), 2**31 - 1), DType.FP32: st.floats(width=32), DType.BOOL: st.booleans(),
+    DType.UINT64: st.integers(0, 2**64 - 1), DType.BYTES: st.lists(st.binary(max_size=8), max_size=5),
+}  # fmt: skip
+
+
+@examples(300)
+@given(
+    st.fixed_dictionaries({}, optional={c.name: NUMBERS[c.dtype] for c in CONTROLS}),
+    st.integers(1, 120),
+)
+def test_whatever_is_sent_is_consistent_or_refused(values: dict[str, Any], input_len: int) -> None:
+    try:
+        params = resolve(values, input_len, LIMITS)
+    except ConchError:
+        return
+    assert 1 <= params.max_tokens <= LIMITS.max_seq_len - input_len
+    assert 0 <= params.min_tokens <= params.max_tokens
+    assert math.isfinite(params.temperature)
+    assert params.temperature >= 0
+    assert all(0 <= i < LIMITS.vocab_size for i in (*params.end_ids, params.pad_id))
+    assert len(params.stop_words) <= LIMITS.max_stop_words
+    assert all(params.stop_words)
