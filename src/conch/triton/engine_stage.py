@@ -64,6 +64,7 @@ class EngineStage:
                 except Exception as error:
                     self._outbox.failed(answer.request_id, as_conch_error(error))
                     self._outbox.step_done()
+                    break  # it ends the whole request, so nobody would wait for the later rows
 
     def close(self) -> None:
         """Stop the engine; what is in flight ends with an error."""

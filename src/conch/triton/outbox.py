@@ -323,9 +323,9 @@ def whole(answers: Sequence[Answer]) -> list[pb_utils.Tensor]:
     ]
     if any(a.trim_chars for a in answers):
         tensors.append(codec.tensor(TRIM_CHARS, [a.trim_chars for a in answers], (rows, 1)))
-    if answers[0].params.return_num_input_tokens:
+    if any(a.params.return_num_input_tokens for a in answers):
         tensors.append(codec.tensor(NUM_INPUT_TOKENS, [a.input_tokens for a in answers], (rows, 1)))
-    if answers[0].params.return_num_output_tokens:
+    if any(a.params.return_num_output_tokens for a in answers):
         tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, [a.generated_tokens for a in answers], (rows, 1)))
     return tensors
 

@@ -48,8 +48,11 @@ class TokenizerStage:
         codec.refuse_unknown_parameters(request, _INPUT_NAMES)
         arrays = codec.read_arrays(request)
         texts, messages = arrays.get(TEXT_INPUT.name), arrays.get(MESSAGES.name)
-        if texts is not None and messages is not None and not any(texts.flat):
-            texts = None  # KServe clients that must fill every string send an empty one
+        if texts is not None and messages is not None:  # KServe clients that must fill every string send an empty one
+            if not any(texts.flat):
+                texts = None
+            elif not any(messages.flat):
+                messages = None
         if (texts is None) == (messages is None):
             both = "neither" if texts is None else "both"
             raise InvalidArgumentError(
