@@ -40,6 +40,7 @@ class EchoEngine(Engine):
         self._sink = sink
         self._turns: list[_Turn] = []
         self._waiting: list[GenerationRequest] = []
+        self._playing: set[int] = set()  # out of _turns, on the way to the sink
         self._cancelled: set[int] = set()
         self._changed = threading.Condition()
         self._closed = False
@@ -55,7 +56,7 @@ class EchoEngine(Engine):
 
     def cancel(self, request_id: int) -> None:
         with self._changed:
-            if any(t.request_id == request_id for t in self._turns):
+            if request_id in self._playing or any(t.request_id == request_id for t in self._turns):
                 self._cancelled.add(request_id)
             self._waiting = [r for r in self._waiting if r.request_id != request_id]
             self._changed.notify()
@@ -77,7 +78,8 @@ class EchoEngine(Engine):
                     break
                 due = self._take_due()
             for turn in due:
-                self._play(turn)
+                if turn.request_id not in self._cancelled:
+                    self._play(turn)
             self._sink.step_done()
         for request in [*(t.request for t in self._turns), *self._waiting]:
             self._sink.failed(request.request_id, UnavailableError("the engine is shutting down"))
@@ -88,6 +90,7 @@ class EchoEngine(Engine):
             self._turns = [t for t in self._turns if t.request_id not in self._cancelled]
             heapq.heapify(self._turns)
             self._cancelled.clear()
+        self._playing.clear()
         while self._waiting and len(self._turns) < self._capacity:
             request = self._waiting.pop(0)
             heapq.heappush(self._turns, _Turn(time.monotonic_ns() + self._ttft_ns, request.request_id, request))
@@ -102,6 +105,7 @@ class EchoEngine(Engine):
         due = []
         while self._turns and self._turns[0].due_ns <= now:
             due.append(heapq.heappop(self._turns))
+        self._playing = {turn.request_id for turn in due}
         return due
 
     def _play(self, turn: _Turn) -> None:
@@ -114,7 +118,7 @@ class EchoEngine(Engine):
         elif turn.sent_tokens == request.params.max_tokens:
             reason = "length"
         self._sink.tokens(turn.request_id, [token], reason)
-        if reason is None:
+        if reason is None:  # if it was cancelled meanwhile, _admit removes it again
             turn.due_ns += self._itl_ns
             with self._changed:
                 heapq.heappush(self._turns, turn)
