@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from conch.build.progress import Progress
 
 _POLL_S = 0.2
+_LOOK_S = 0.02
 _GRACE_S = 5.0
 
 # A child that is told of its parent's death: a build that is killed must not leave one that goes on writing.
@@ -42,12 +45,8 @@ def run_child(
         )
         try:
             progress.begin(title)
-            while True:
-                try:
-                    child.wait(_POLL_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    progress.update(f"{title}{so_far()}, {time.monotonic() - started_s:.0f} s")
+            while not _has_ended(child, _POLL_S):
+                progress.update(f"{title}{so_far()}, {time.monotonic() - started_s:.0f} s")
         finally:
             _end(child)
             progress.done()
@@ -55,15 +54,33 @@ def run_child(
         return child.returncode, output.read().decode("utf-8", "replace")
 
 
+def _has_ended(child: subprocess.Popen[bytes], patience_s: float) -> bool:
+    """Wait for a child, but not for long; sets its returncode.
+
+    Popen.wait and poll have a lock of their own. The exception of a signal handler that comes just after they took it
+    leaves it taken, and whoever waits next waits for ever.
+    """
+    until_s = time.monotonic() + patience_s
+    while child.returncode is None:
+        try:
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+        except ChildProcessError:  # it was waited for, and a signal came before its status was written down
+            pid, status = child.pid, signal.SIGKILL
+        if pid != 0:
+            child.returncode = os.waitstatus_to_exitcode(status)
+        elif time.monotonic() >= until_s:
+            return False
+        else:
+            time.sleep(_LOOK_S)
+    return True
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is not None:
-        return
-    child.terminate()
-    try:
-        child.wait(_GRACE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    for number, patience_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
+        if _has_ended(child, 0):
+            return
+        os.kill(child.pid, number)
+        _has_ended(child, patience_s)
 
 
 def last_lines(output: str, count: int = 3) -> str:

@@ -31,6 +31,8 @@ _EXPORT_SCRIPT = Path(export_openvino.__file__)
 _IR_FILES = (IR_FILE, "openvino_model.bin", CONFIG_FILE, "generation_config.json")
 # What OpenVINO GenAI builds a graph for, out of a GGUF file.
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+# Tensor types that it reads. It fails on BF16, Q5_0 and Q5_1, at load and without saying which tensor.
+GGUF_TENSOR_TYPES = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def require_gguf_engine(header: GgufHeader, engine: Engine) -> None:
             f"general.architecture of a GGUF file must be one of {', '.join(GGUF_ARCHITECTURES)}, got {name!r}",
             mend=mend,
         )
+    for tensor, kind in header.tensors.items():
+        if kind not in GGUF_TENSOR_TYPES:
+            raise BuildError(
+                f"tensors of a GGUF file must be of the types {', '.join(GGUF_TENSOR_TYPES)}, got {tensor} of {kind}",
+                mend=f"{mend}, or a GGUF file with other weights",
+            )
     scaling = header.metadata.get(f"{name}.rope.scaling.type", "none")
     if scaling != "none" or "rope_freqs.weight" in header.tensors:
         raise BuildError(

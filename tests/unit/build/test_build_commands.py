@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, Index
-from small_models import write_small_gguf
+from small_models import gguf_bytes, small_metadata, write_small_gguf, write_small_huggingface
 
+from conch.build.gguf import GgufHeader
+from conch.build.gguf_tokenizer import convert_gguf_tokenizer
 from conch.build.plan import release_paths
 from conch.spec import load_spec
 
@@ -176,6 +178,14 @@ def test_gguf_files_that_would_run_wrongly(commands: Commands, changes: dict[str
     assert (status, errors.splitlines()[0].startswith(f"error: {message}")) == (1, True), errors
 
 
+def test_a_tensor_type_that_the_engine_does_not_read(commands: Commands) -> None:
+    (commands.folder / "small.gguf").write_bytes(gguf_bytes(small_metadata(), {"a.weight": 3, "b.weight": 7}))
+    (commands.folder / "x.yaml").write_text("name: x\nsource: {uri: small.gguf}\n")
+    status, _, errors = commands.build(Path("x.yaml"))
+    assert status == 1
+    assert "must be of the types F32, F16, Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, got b.weight of Q5_1\n" in errors
+
+
 def test_export_needs_its_environment(commands: Commands, tmp_path: Path) -> None:
     folder = commands.folder / "model"
     shutil.copytree(huggingface_folder(tmp_path), folder)
@@ -195,11 +205,6 @@ def test_export_needs_its_environment(commands: Commands, tmp_path: Path) -> Non
 
 
 def huggingface_folder(tmp_path: Path) -> Path:
-    from small_models import small_metadata, write_small_huggingface
-
-    from conch.build.gguf import GgufHeader
-    from conch.build.gguf_tokenizer import convert_gguf_tokenizer
-
     tokenizer = convert_gguf_tokenizer(GgufHeader(small_metadata(), {})).tokenizer
     return write_small_huggingface(tmp_path / "huggingface", tokenizer.to_str())
 
