@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Index
+from small_index import ROOT, Index
 from small_models import gguf_bytes, small_metadata, write_small_gguf, write_small_huggingface
 
 from conch.build.gguf import GgufHeader

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from small_index import ROOT
 
 from conch.build.compile import DEFAULT_EXPORT_PYTHON, EXPORT_PYTHON_VARIABLE
 from conch.build.gguf import read_gguf

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Index
+from small_index import Index
 
 from conch.build.progress import Progress
 from conch.build.wheel import download_wheel, extract_member
