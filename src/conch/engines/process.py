@@ -119,7 +119,8 @@ class ProcessEngine(Engine):
                 _stop(self._process)
                 return
             _log.error("%s; %d requests were in flight; a new one is started", reason, len(live))
-            self._restart()
+            if not self._restart():
+                return
 
     def _read_until_end(self) -> None:
         connection, sink = self._connection, self._sink
@@ -133,6 +134,8 @@ class ProcessEngine(Engine):
             assert isinstance(message, Step)
             ended = []
             for event in message.events:
+                if event.request_id not in self._live:  # cancelled while this was on its way
+                    continue
                 if isinstance(event, Failure):
                     ended.append(event.request_id)
                     sink.failed(event.request_id, event.error)
@@ -145,21 +148,24 @@ class ProcessEngine(Engine):
                 with self._lock:
                     self._live.difference_update(ended)
 
-    def _restart(self) -> None:
-        while True:
+    def _restart(self) -> bool:
+        """Start workers until one comes up; False if the engine was closed meanwhile."""
+        while not self._closed:
             begun = time.monotonic()
             try:
                 process, connection = self._start()
             except Exception as error:
                 _log.error("the engine process cannot be started: %s", error)
                 time.sleep(_RESTART_PAUSE_S)
-            else:
-                with self._lock:
+                continue
+            with self._lock:
+                if not self._closed:
                     self._process, self._connection = process, connection
-                _log.info("a new engine process is ready after %.1f s", time.monotonic() - begun)
-                return
-            if self._closed:
-                return
+                    _log.info("a new engine process is ready after %.1f s", time.monotonic() - begun)
+                    return True
+            connection.close()
+            _stop(process)
+        return False
 
 
 def _how(process: subprocess.Popen[bytes]) -> str:
