@@ -1,0 +1,224 @@
+"""The engine in a process of its own: deaths, restarts, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import scripted_worker
+from engine_side import TIMEOUT_S, Sink, generation_request
+from scripted_worker import ANSWER, DIE, STALL
+from server_processes import build_repository, wait_until
+
+from conch.contract import ENGINE
+from conch.engines import process
+from conch.engines.process import ProcessEngine
+from conch.errors import RepositoryError, UnavailableError
+from conch.repository.artifacts import ENGINE_DIR
+from conch.repository.manifest import finished_versions
+from conch.repository.settings import ReleaseSettings
+from conch.spec import Engine as EngineSpec
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], ProcessEngine]]:
+    """Factory: a running engine whose workers are scripted."""
+    monkeypatch.setattr(process, "_WORKER", scripted_worker.__name__)
+    monkeypatch.setattr(process, "_RESTART_PAUSE_S", 0.02)
+    search_path = [str(Path(scripted_worker.__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search_path)))
+    made: list[ProcessEngine] = []
+
+    def make() -> ProcessEngine:
+        made.append(ProcessEngine(tmp_path, EngineSpec(), sink))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+    for pid in worker_pids(tmp_path):
+        assert not is_running(pid), "a worker was left behind"
+
+
+def worker_pids(folder: Path) -> list[int]:
+    """Process ids of every worker that was started."""
+    return [int(path.name.removeprefix("loading-")) for path in folder.glob("loading-*")]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def submit_when_ready(engine: ProcessEngine, request_id: int, ids: list[int], max_tokens: int = 3) -> None:
+    """Submit, again and again while the engine is being restarted."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            engine.submit(generation_request(request_id, ids, max_tokens=max_tokens))
+            return
+        except UnavailableError as error:
+            assert "being restarted" in str(error)  # noqa: PT017
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_requests_are_answered_by_another_process(make_engine: Callable[[], ProcessEngine], sink: Sink) -> None:
+    engine = make_engine()
+    for n in range(1, 9):
+        engine.submit(generation_request(n, [ANSWER], max_tokens=n))
+    for n in range(1, 9):
+        ids, reason = sink.wait_end(n)
+        assert (len(ids), reason) == (n, "length")
+        assert os.getpid() not in ids
+    assert sink.steps >= 1
+
+
+def test_a_killed_worker_ends_its_requests_and_is_replaced(
+    make_engine: Callable[[], ProcessEngine], sink: Sink, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make_engine()
+    for n in (1, 2, 3):
+        engine.submit(generation_request(n, [STALL]))
+    sink.wait(lambda: all(sink.ids(n) for n in (1, 2, 3)))
+    (pid,) = set(sink.ids(1) + sink.ids(2) + sink.ids(3))
+    os.kill(pid, signal.SIGKILL)
+    for n in (1, 2, 3):
+        error = sink.wait_end(n)[1]
+        assert isinstance(error, UnavailableError)
+        assert error.retryable
+        assert str(error) == "the engine process ended (signal 9)"
+    submit_when_ready(engine, 4, [ANSWER])
+    ids, reason = sink.wait_end(4)
+    assert reason == "length"
+    assert pid not in ids
+    assert "3 requests were in flight; a new one is started" in caplog.text
+
+
+def test_a_worker_that_crashes_in_a_step_again_and_again(make_engine: Callable[[], ProcessEngine], sink: Sink) -> None:
+    engine = make_engine()
+    for n in (1, 2, 3):
+        submit_when_ready(engine, n, [DIE])
+        assert isinstance(sink.wait_end(n)[1], UnavailableError)
+    submit_when_ready(engine, 4, [ANSWER])
+    assert sink.wait_end(4)[1] == "length"
+
+
+def test_while_no_worker_comes_up_requests_are_refused(
+    make_engine: Callable[[], ProcessEngine], sink: Sink, tmp_path: Path
+) -> None:
+    engine = make_engine()
+    (tmp_path / "crash").touch()
+    engine.submit(generation_request(1, [DIE]))
+    sink.wait_end(1)
+    wait_until(lambda: len(worker_pids(tmp_path)) >= 3, TIMEOUT_S)
+    with pytest.raises(UnavailableError, match=r"^the engine is being restarted; try again in a few seconds$"):
+        engine.submit(generation_request(2, [ANSWER]))
+    engine.cancel(2)
+    (tmp_path / "crash").unlink()
+    submit_when_ready(engine, 3, [ANSWER])
+    assert sink.wait_end(3)[1] == "length"
+
+
+def test_closing_while_no_worker_comes_up(make_engine: Callable[[], ProcessEngine], sink: Sink, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    engine = make_engine()
+    (tmp_path / "crash").touch()
+    engine.submit(generation_request(1, [DIE]))
+    wait_until(lambda: len(worker_pids(tmp_path)) >= 2, TIMEOUT_S)
+    engine.close()
+    assert not set(threading.enumerate()) - before
+    with pytest.raises(UnavailableError, match="shutting down"):
+        engine.submit(generation_request(2, [ANSWER]))
+
+
+def test_closing_while_a_worker_loads(make_engine: Callable[[], ProcessEngine], sink: Sink, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    engine = make_engine()
+    (tmp_path / "wait").touch()
+    engine.submit(generation_request(1, [DIE]))
+    wait_until(lambda: len(worker_pids(tmp_path)) == 2, TIMEOUT_S)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    wait_until(lambda: _refuses_for_good(engine), TIMEOUT_S)
+    (tmp_path / "wait").unlink()
+    closing.join(TIMEOUT_S)
+    wait_until(lambda: not set(threading.enumerate()) - before, TIMEOUT_S)
+    assert not any(map(is_running, worker_pids(tmp_path)))
+
+
+def _refuses_for_good(engine: ProcessEngine) -> bool:
+    try:
+        engine.submit(generation_request(99, [STALL]))
+    except UnavailableError as error:
+        return "shutting down" in str(error)
+    return False
+
+
+def test_closing_ends_what_is_in_flight(make_engine: Callable[[], ProcessEngine], sink: Sink, tmp_path: Path) -> None:
+    engine = make_engine()
+    engine.submit(generation_request(1, [STALL]))
+    sink.wait(lambda: bool(sink.ids(1)))
+    engine.close()
+    error = sink.end(1)
+    assert isinstance(error, UnavailableError)
+    assert str(error) == "the engine is shutting down"
+    assert not any(map(is_running, worker_pids(tmp_path)))
+    engine.close()
+
+
+def test_after_a_cancel_nothing_more_is_delivered(make_engine: Callable[[], ProcessEngine], sink: Sink) -> None:
+    engine = make_engine()
+    sink.on_tokens = lambda request_id: engine.cancel(request_id) if request_id == 1 else None
+    engine.submit(generation_request(1, [ANSWER], max_tokens=9_000))
+    engine.submit(generation_request(2, [ANSWER], max_tokens=500))
+    sink.wait_end(2)
+    assert len(sink.ids(1)) == 1
+    assert sink.end(1) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("refuse", RepositoryError, "the engine folder holds no engine"),
+        ("crash", UnavailableError, "the engine process ended while loading (exit code 3)"),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_says_why(
+    make_engine: Callable[[], ProcessEngine], tmp_path: Path, name: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(error) as caught:
+        make_engine()
+    assert str(caught.value) == message
+
+
+@pytest.mark.slow
+def test_the_embedded_engine_survives_a_kill(sink: Sink) -> None:
+    repository = build_repository("smollm2-135m")
+    folder = repository / ENGINE.name / str(finished_versions(repository)[-1])
+    engine = ProcessEngine(folder / ENGINE_DIR, ReleaseSettings.read(folder).spec.engine, sink)
+    try:
+        engine.submit(generation_request(1, [1, 2, 3], max_tokens=9_000, end_id=-1))
+        sink.wait(lambda: bool(sink.ids(1)))
+        os.kill(engine._process.pid, signal.SIGKILL)
+        assert str(sink.wait_end(1)[1]) == "the engine process ended (signal 9)"
+        submit_when_ready(engine, 2, [1, 2, 3], max_tokens=4)
+        ids, reason = sink.wait_end(2)
+        assert 1 <= len(ids) <= 4
+        assert reason in ("length", "stop")
+    finally:
+        engine.close()
