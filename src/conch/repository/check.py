@@ -35,6 +35,6 @@ def check_repository(repository: Path) -> Release:
         config = repository / name / CONFIG_FILE
         if not config.is_file():
             raise RepositoryError(f"{config} is missing", mend=BUILD_AGAIN)
-        if config.read_text(encoding="utf-8") != text:
+        if config.read_bytes() != text.encode():
             raise RepositoryError(f"{config} was changed, or was written by another version of Conch", mend=BUILD_AGAIN)
     return Release(repository, manifest.name, version)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import py_compile
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version as package_version
@@ -31,7 +33,7 @@ from conch.repository.manifest import (
     verify_files,
 )
 from conch.repository.pbtxt import CONFIG_FILE, model_configs
-from conch.repository.settings import ReleaseSettings
+from conch.repository.settings import SETTINGS_FILE, ReleaseSettings
 from conch.sampling import Limits
 from conch.spec import ModelSpec
 from conch.text.files import TOKENIZER_FILE, TokenizerMeta
@@ -121,16 +123,20 @@ def pin(repository: Path, spec: ModelSpec, version: int) -> None:
     for name, text in model_configs(spec, version).items():
         path = repository / name / CONFIG_FILE
         path.parent.mkdir(exist_ok=True)
-        if path.is_file() and path.read_text(encoding="utf-8") == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             continue
         beside = path.with_name(f".{CONFIG_FILE}.{os.getpid()}")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, version: int, fingerprint: str) -> None:
     settings = ReleaseSettings(spec, release_limits(spec, TokenizerMeta.read(artifacts.tokenizer_dir)))
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
+    moved: list[Path] = []
     try:
         for name in MODEL_NAMES:
             _write_model(staging / name / str(version), name, artifacts, settings)
@@ -149,10 +155,17 @@ def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, vers
             files=files,
         ).write(staging / MANIFEST_FILE)
         for name in MODEL_NAMES:
-            (repository / name).mkdir(exist_ok=True)
-            (staging / name / str(version)).rename(repository / name / str(version))
+            moved.append(repository / name / str(version))
+            moved[-1].parent.mkdir(exist_ok=True)
+            (staging / name / str(version)).rename(moved[-1])
         # The manifest is what makes a release: it comes last.
         (staging / MANIFEST_FILE).rename(manifest_path(repository, version))
+    except BaseException:
+        for folder in moved:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # it holds other versions
+                folder.parent.rmdir()
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -173,10 +186,18 @@ def _write_model(folder: Path, name: str, artifacts: Artifacts, settings: Releas
     else:
         shutil.copyfile(artifacts.tokenizer_dir / TOKENIZER_FILE, folder / TOKENIZER_FILE)
     if name == ENGINE.name:
-        shutil.copytree(artifacts.engine_dir, folder / ENGINE_DIR, copy_function=_link_or_copy)
+        _link_or_copy_all(artifacts.engine_dir, folder / ENGINE_DIR)
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _link_or_copy_all(source: Path, target: Path) -> None:
+    # Not shutil.copytree: the error that it raises no longer says that the disk is full.
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        copy = _link_or_copy_all if path.is_dir() else _link_or_copy
+        copy(path, target / path.name)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system
@@ -185,7 +206,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _fingerprint(spec: ModelSpec, artifacts: Artifacts) -> str:
     digest = hashlib.sha256(spec.canonical_json().encode())
-    digest.update(repr(sorted(asdict(artifacts.provenance).items())).encode())
+    digest.update(json.dumps(asdict(artifacts.provenance), sort_keys=True).encode())
     digest.update(package_version("conch").encode())
     for stage in STAGES:
         digest.update((BACKENDS_DIR / stage.name / MODEL_FILE).read_bytes())
@@ -207,14 +228,29 @@ def _is_equal(repository: Path, version: int, fingerprint: str) -> bool:
 
 
 def _remove_leftovers(repository: Path) -> None:
-    """Remove what a killed build left: staging folders, and version folders that never got their manifest."""
-    for path in repository.glob(f"{_STAGING_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed build left: staging folders, and version folders that never got their manifest.
+
+    Raises:
+        BuildError: a version folder is in the way that is not ours.
+    """
+    _remove_staging(repository)
     finished = {str(v) for v in finished_versions(repository)}
     for name in MODEL_NAMES:
-        for path in (repository / name).glob("[0-9]*"):
-            if path.name not in finished:
-                shutil.rmtree(path)
+        for path in (repository / name).glob("[1-9]*"):
+            if not re.fullmatch("[0-9]+", path.name) or path.name in finished or not path.is_dir():
+                continue
+            if any(path.iterdir()) and not (path / SETTINGS_FILE).is_file():
+                raise BuildError(
+                    f"{path} was not written by Conch", mend="Move it away, or choose another folder as repository"
+                )
+            # Renamed before it is removed: half of it would look as if it were not ours.
+            path.rename(repository / f"{_STAGING_PREFIX}{name}-{path.name}")
+    _remove_staging(repository)
+
+
+def _remove_staging(repository: Path) -> None:
+    for path in repository.glob(f"{_STAGING_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

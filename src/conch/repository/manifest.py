@@ -76,6 +76,8 @@ class Manifest:
             manifest = cls(provenance=Provenance(**data.pop("provenance")), files=files, **data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RepositoryError(f"{path} cannot be read: {error}") from None
+        if manifest.version != version:
+            raise RepositoryError(f"{path} must be of version {version}, got {manifest.version!r}", mend=BUILD_AGAIN)
         for name in files:
             if not _is_safe(name):
                 raise RepositoryError(f"{path} names a file outside of the repository: {name!r}")
