@@ -145,9 +145,12 @@ def test_a_cancel_ends_a_request(running: Running) -> None:
 
 
 def test_a_step_that_breaks_ends_what_runs_and_nothing_more(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    running.connection.send(generation_request(4, [8]))
+    running.receive_until_ended(4)
     running.connection.send(generation_request(2, [5] * 9_000))
     running.connection.send(generation_request(1, [5, 6, 666, 7]))
     events = running.receive_until_ended(1, 2)
+    assert {event.request_id for event in events} == {1, 2}
     for n in (1, 2):
         error = error_of(events, n)
         assert (error.code, str(error)) == (
