@@ -75,7 +75,7 @@ class Manifest:
             files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
             manifest = cls(provenance=Provenance(**data.pop("provenance")), files=files, **data)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RepositoryError(f"{path} cannot be read: {error}") from None
+            raise RepositoryError(f"{path} cannot be read: {error}", mend=BUILD_AGAIN) from None
         if manifest.version != version:
             raise RepositoryError(f"{path} must be of version {version}, got {manifest.version!r}", mend=BUILD_AGAIN)
         for name in files:
