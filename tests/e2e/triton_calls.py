@@ -166,3 +166,10 @@ def _reply(status: int, data: bytes) -> Reply:
         else:
             reply.responses.append(content)
     return reply
+
+
+def assert_clean(error: str) -> None:
+    """Nothing of the inside shows."""
+    assert error
+    for sign in ("Traceback", 'File "', ".py", "Error:", "  At:"):
+        assert sign not in error
