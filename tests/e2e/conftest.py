@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from server_processes import Server
     from tokenizers import Tokenizer
 
@@ -42,12 +40,8 @@ def deterministic_stub(deterministic: Server) -> Iterator[Any]:
 def tokenizer(server: Server) -> Tokenizer:
     """The model's own tokenizer, of the library that made it: an oracle for what ids mean."""
     from tokenizers import Tokenizer
+    from triton_calls import version_folder
 
     from conch.text.files import TOKENIZER_FILE
 
     return Tokenizer.from_file(str(version_folder(server, "tokenizer") / TOKENIZER_FILE))
-
-
-def version_folder(server: Server, model: str) -> Path:
-    """Folder of the version that is served."""
-    return server.repository / model / str(server.state.release_version)

@@ -48,7 +48,7 @@ def test_streamed_pieces_joined_are_the_whole(deterministic_stub: Any, record_pr
 
 
 def test_the_same_over_http(deterministic: Server) -> None:
-    chosen = prompts()[::8]
+    chosen = prompts()[::15]
     with ThreadPoolExecutor(8) as pool:
         wholes = list(pool.map(lambda p: generate(deterministic, ENSEMBLE.name, _fields(p[1], False)), chosen))
         streams = list(pool.map(lambda p: generate(deterministic, ENSEMBLE.name, _fields(p[1], True), True), chosen))
@@ -58,7 +58,7 @@ def test_the_same_over_http(deterministic: Server) -> None:
 
 def test_alone_in_the_fast_default(stub: Any) -> None:
     """One at a time. The first request is for the cache of prompts alone: with it and without it answers may differ."""
-    for name, prompt in prompts()[4::25]:
+    for name, prompt in prompts()[4::44]:
         infer(stub, ENSEMBLE.name, _fields(prompt, False))
         whole, streamed = (infer(stub, ENSEMBLE.name, _fields(prompt, stream)) for stream in (False, True))
         assert not whole.error

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -91,6 +92,11 @@ def arrays_of(fields: Mapping[str, Any]) -> Arrays:
         else:
             made[name] = column(value)
     return made
+
+
+def version_folder(server: Server, model: str) -> Path:
+    """Folder of the version that is served."""
+    return server.repository / model / str(server.state.release_version)
 
 
 def chat(question: str) -> str:
