@@ -236,6 +236,15 @@ TRIM_CHARS = TensorSpec(
     optional=True,
 )
 
+SEND_RECEIPTS = TensorSpec(
+    "send_receipts", DType.BOOL, (1,),
+    "The caller hands receipt on to the detokenizer; the engine gives up a request whose receipts stay away.",
+    optional=True,
+)
+RECEIPT = TensorSpec(
+    "receipt", DType.INT64, (5,), "Where the detokenizer notes that this response has reached it.", optional=True
+)
+
 FINISH_REASONS = ("stop", "length", "cancelled")
 
 # Names that other clients use for a control (TensorRT-LLM before 0.20): alias -> control.
@@ -272,20 +281,20 @@ TOKENIZER = ModelContract(
     inputs=(
         TEXT_INPUT, MESSAGES, *(c.public for c in CONTROLS), *(c.public.renamed(n) for n, c in ALIASES.items())
     ),
-    outputs=(INPUT_IDS, INPUT_LENGTHS, *(c.engine for c in CONTROLS)),
+    outputs=(INPUT_IDS, INPUT_LENGTHS, SEND_RECEIPTS, *(c.engine for c in CONTROLS)),
 )
 ENGINE = ModelContract(
     "llama_engine",
-    inputs=(INPUT_IDS, INPUT_LENGTHS, *(c.engine for c in CONTROLS)),
+    inputs=(INPUT_IDS, INPUT_LENGTHS, SEND_RECEIPTS, *(c.engine for c in CONTROLS)),
     outputs=(
         OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS,
-        BATCH_INDEX,
+        BATCH_INDEX, RECEIPT,
     ),
     decoupled=True,
 )
 DETOKENIZER = ModelContract(
     "detokenizer",
-    inputs=(OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, replace(FINISH_REASON, optional=True)),
+    inputs=(OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, replace(FINISH_REASON, optional=True), RECEIPT),
     outputs=(TEXT_OUTPUT,),
 )
 # fmt: on
@@ -311,7 +320,7 @@ class EnsembleContract:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The text first, as clients that read output 0 expect, then what the engine reports."""
+        """The text, then what the engine reports. Triton sends the outputs of an ensemble in an order of its own."""
         reported = (FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, BATCH_INDEX)
         return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in (TEXT_OUTPUT, *reported))
 

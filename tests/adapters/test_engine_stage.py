@@ -16,7 +16,7 @@ from triton_side import TIMEOUT_S, Refused, Rows, Stages, make_request
 from conch.contract import ENGINE
 from conch.engines.base import GenerationRequest
 from conch.errors import UnavailableError
-from conch.triton import engine_stage, outbox
+from conch.triton import cancel_watch, engine_stage
 
 VOCAB_SIZE = small_tokenizer("single_bytes").get_vocab_size()
 
@@ -200,8 +200,8 @@ def test_cancelling_one_row_s_request_leaves_others_running(make_stages: Callabl
 def test_no_question_after_the_last_response_under_load(
     make_stages: Callable[..., Stages], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "CANCEL_POLL_S", 0.001)
-    monkeypatch.setattr(outbox, "CANCEL_POLLS_PER_S", 100_000)
+    monkeypatch.setattr(cancel_watch, "TICK_S", 0.001)
+    monkeypatch.setattr(cancel_watch, "POLLS_PER_S", 100_000)
     stages = make_stages(engine={"echo_itl_ms": 1}, serving={"max_responses_per_step": 4})
     chance = random.Random(7)
     lengths = [chance.randint(1, 60) for _ in range(60)]

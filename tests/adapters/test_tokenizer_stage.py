@@ -25,7 +25,7 @@ def test_text_becomes_ids(stages: Stages) -> None:
     (output,) = stages.tokenize({"text_input": "héllo".encode()})
     assert output["input_ids"].tolist() == [ids_of("héllo")]
     assert output["input_lengths"].tolist() == [[6]]
-    assert set(output) == {"input_ids", "input_lengths"}
+    assert set(output) == {"input_ids", "input_lengths", "send_receipts"}
 
 
 def test_messages_become_ids(stages: Stages) -> None:
@@ -81,7 +81,9 @@ def test_exactly_one_of_text_and_messages(stages: Stages, values: dict[str, Any]
 
 
 def test_an_empty_text_beside_messages_is_none(stages: Stages) -> None:
-    assert stages.tokenize({"text_input": b"", "messages": CHAT})[0].keys() == {"input_ids", "input_lengths"}
+    assert stages.tokenize({"text_input": b"", "messages": CHAT})[0].keys() == {
+        "input_ids", "input_lengths", "send_receipts",
+    }  # fmt: skip
     assert stages.tokenize({"text_input": b""}) == [Refused("INVALID_ARGUMENT", "text_input must not be empty")]
 
 

@@ -22,8 +22,8 @@ from conch.triton.tokenizer_stage import TokenizerStage
 
 TIMEOUT_S = 30
 _NUMPY: dict[DType, Any] = {
-    DType.BYTES: np.object_, DType.BOOL: np.bool_, DType.INT32: np.int32, DType.UINT64: np.uint64,
-    DType.FP32: np.float32,
+    DType.BYTES: np.object_, DType.BOOL: np.bool_, DType.INT32: np.int32, DType.INT64: np.int64,
+    DType.UINT64: np.uint64, DType.FP32: np.float32,
 }  # fmt: skip
 # Code in front of an error's text -> Triton's own.
 _TRITON_CODES = {

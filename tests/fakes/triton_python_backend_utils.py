@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
 violations: list[str] = []
+# Models that a stage can ask: (name, version) -> what answers a request.
+served: dict[tuple[str, int], Callable[[InferenceRequest], InferenceResponse]] = {}
 _DTYPES = (np.bool_, np.int32, np.int64, np.uint64, np.float32, np.object_)
 
 
@@ -152,7 +154,10 @@ class InferenceRequest:
         request_id: str = "",
         sender: ResponseSender | None = None,
         requested_output_names: Sequence[str] = (),
+        model_name: str = "",
+        model_version: int = -1,
     ) -> None:
+        self._model = (model_name, model_version)
         self._inputs, self._request_id, self._sender = list(inputs), request_id, sender
         self._parameters = json.dumps(parameters) if parameters else ""
         self._requested = set(requested_output_names)
@@ -173,6 +178,12 @@ class InferenceRequest:
         if self._sender is None:
             raise RuntimeError("'get_response_sender' function must be called only when the model is decoupled")
         return self._sender
+
+    def exec(self) -> InferenceResponse:
+        """Ask another model: the one that ``served`` holds under its name and version."""
+        if self._model not in served:
+            return InferenceResponse(error=TritonError(f"model {self._model} is not ready", TritonError.UNAVAILABLE))
+        return served[self._model](self)
 
     def is_cancelled(self) -> bool:
         return self._sender is not None and self._sender.is_cancelled()

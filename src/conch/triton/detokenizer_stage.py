@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from conch.contract import CONTEXT_IDS, FINISH_REASON, OUTPUT_IDS, SEQUENCE_LENGTH, TEXT_OUTPUT, TRIM_CHARS
+from conch.contract import CONTEXT_IDS, FINISH_REASON, OUTPUT_IDS, RECEIPT, SEQUENCE_LENGTH, TEXT_OUTPUT, TRIM_CHARS
 from conch.repository.settings import ReleaseSettings
 from conch.text.detokenizer import decode_chunk
 from conch.text.token_bytes import TokenBytes
 from conch.triton import codec
 from conch.triton.guard import run_each
+from conch.triton.receipts import ReceiptWriter
 
 
 class DetokenizerStage:
@@ -28,6 +29,7 @@ class DetokenizerStage:
 
     def __init__(self, folder: Path) -> None:
         self._table = TokenBytes.load(folder, ReleaseSettings.read(folder).limits.vocab_size)
+        self._receipts = ReceiptWriter()
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Decode each request.
@@ -41,6 +43,8 @@ class DetokenizerStage:
         arrays = codec.read_arrays(request)
         output_ids = arrays[OUTPUT_IDS.name]
         final = FINISH_REASON.name in arrays
+        if RECEIPT.name in arrays:
+            self._receipts.write(arrays[RECEIPT.name][0].tolist())
         lengths = arrays.get(SEQUENCE_LENGTH.name)
         context = arrays.get(CONTEXT_IDS.name)
         trims = arrays.get(TRIM_CHARS.name)

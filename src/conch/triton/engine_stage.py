@@ -9,7 +9,16 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from conch.contract import INPUT_IDS, INPUT_LENGTHS, STREAM
+from conch.contract import (
+    DETOKENIZER,
+    INPUT_IDS,
+    INPUT_LENGTHS,
+    OUTPUT_IDS,
+    SEND_RECEIPTS,
+    SEQUENCE_LENGTH,
+    STREAM,
+    TEXT_OUTPUT,
+)
 from conch.engines.base import GenerationRequest
 from conch.engines.factory import create_engine
 from conch.errors import ConchError, InvalidArgumentError
@@ -20,8 +29,9 @@ from conch.text.detokenizer import ContextTracker
 from conch.text.stop_words import StopMatcher
 from conch.text.token_bytes import TokenBytes
 from conch.triton import codec
+from conch.triton.answers import Answer, Call
 from conch.triton.guard import as_conch_error
-from conch.triton.outbox import Answer, Call, Outbox
+from conch.triton.outbox import Outbox
 
 
 class EngineStage:
@@ -38,7 +48,8 @@ class EngineStage:
         settings = ReleaseSettings.read(folder)
         self._limits = settings.limits
         self._table = TokenBytes.load(folder, settings.limits.vocab_size)
-        self._outbox = Outbox(settings.spec.serving.max_responses_per_step)
+        self._version = int(folder.name)
+        self._outbox = Outbox(settings.spec.serving.max_responses_per_step, self._detokenizer_answers)
         self._request_ids = itertools.count(1)
         self._engine = create_engine(settings.spec.engine, folder / ENGINE_DIR, self._outbox)
         self._outbox.start(self._engine)
@@ -52,12 +63,12 @@ class EngineStage:
         for request in requests:
             sender = request.get_response_sender()
             try:
-                prompts, answers = self._read(request)
+                prompts, answers, receipts = self._read(request)
             except Exception as error:
                 response = codec.error_response(as_conch_error(error))
                 sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
                 continue
-            self._outbox.register(Call(sender, answers))
+            self._outbox.register(Call(sender, answers), receipts)
             for ids, answer in zip(prompts, answers, strict=True):
                 try:
                     self._engine.submit(GenerationRequest(answer.request_id, ids, answer.params))
@@ -71,7 +82,7 @@ class EngineStage:
         self._engine.close()
         self._outbox.close()
 
-    def _read(self, request: pb_utils.InferenceRequest) -> tuple[list[list[int]], list[Answer]]:
+    def _read(self, request: pb_utils.InferenceRequest) -> tuple[list[list[int]], list[Answer], bool]:
         arrays = codec.read_arrays(request)
         input_ids, lengths = arrays[INPUT_IDS.name], arrays[INPUT_LENGTHS.name]
         rows = len(input_ids)
@@ -89,7 +100,8 @@ class EngineStage:
                     raise type(error)(f"row {row}: {error.message}", mend=error.mend) from None
                 raise
             prompts.append(ids)
-        return prompts, answers
+        receipts = arrays.get(SEND_RECEIPTS.name)
+        return prompts, answers, receipts is not None and bool(receipts.all())
 
     def _prompt(self, row: Any, length: int) -> list[int]:
         if not 1 <= length <= len(row):
@@ -113,3 +125,13 @@ class EngineStage:
             context=ContextTracker(self._table),
             matcher=StopMatcher(self._table, params.stop_words) if params.stop_words else None,
         )
+
+    def _detokenizer_answers(self) -> bool:
+        """Let the detokenizer decode nothing, and wait for it; False if there is none."""
+        request = pb_utils.InferenceRequest(
+            model_name=DETOKENIZER.name,
+            model_version=self._version,
+            requested_output_names=[TEXT_OUTPUT.name],
+            inputs=[codec.tensor(OUTPUT_IDS, [], (1, 1, 0)), codec.tensor(SEQUENCE_LENGTH, 0, (1, 1))],
+        )
+        return not request.exec().has_error()

@@ -12,127 +12,71 @@ other step. A stream's first token and its last never wait.
 from __future__ import annotations
 
 import logging
-import os
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import triton_python_backend_utils as pb_utils
 
-from conch.contract import (
-    BATCH_INDEX,
-    CONTEXT_IDS,
-    FINISH_REASON,
-    NUM_INPUT_TOKENS,
-    NUM_OUTPUT_TOKENS,
-    OUTPUT_IDS,
-    SEQUENCE_LENGTH,
-    TRIM_CHARS,
-)
+from conch.contract import RECEIPT
 from conch.engines.base import Engine, TokenSink
 from conch.errors import CancelledError, ConchError
-from conch.sampling import SamplingParams
-from conch.text.detokenizer import ContextTracker
-from conch.text.stop_words import StopMatcher
 from conch.triton import codec
+from conch.triton.answers import Answer, Call, chunk, whole
+from conch.triton.cancel_watch import CancelWatch, Watched
 from conch.triton.guard import as_conch_error
+from conch.triton.receipts import ReceiptBook
 
 _log = logging.getLogger(__name__)
-# Live requests take turns in being asked whether their client gave them up. The question is a round trip to Triton's
-# process, about as dear as sending a token: so many of them in a second, and each request once in this time at most.
-CANCEL_POLLS_PER_S = 100
-CANCEL_POLL_S = 0.1
 
 
-@dataclass(eq=False)
-class Answer:
-    """One row of a request: what the engine produced and what was sent of it.
-
-    Attributes:
-        request_id: the engine's id.
-        params: controls.
-        input_tokens: length of the prompt.
-        context: follows what was sent.
-        matcher: None without stop words.
-    """
-
-    request_id: int
-    params: SamplingParams
-    input_tokens: int
-    context: ContextTracker
-    matcher: StopMatcher | None
-    call: Call | None = None
-    row: int = 0
-    # Under the outbox's lock:
-    begun: bool = False
-    fresh: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-    error: ConchError | None = None
-    queued: bool = False
-    # The outbox's thread alone:
-    ids: list[int] = field(default_factory=list)  # to be sent; all of them if not streamed
-    trim_chars: int = 0
-    generated_tokens: int = 0  # since the last response
-    ended: str | None = None
-
-
-@dataclass(eq=False)
-class Call:
-    """One request from Triton: its rows share a response sender."""
-
-    sender: pb_utils.ResponseSender
-    answers: Sequence[Answer]
-    open_rows: int = 0
-    closed: bool = False
-    # Held while Triton is asked whether the request was cancelled, and while the last response is sent: the question
-    # reads what the last response frees, and Triton 2.51 crashes if it comes too late.
-    life: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self.open_rows = len(self.answers)
-        for row, answer in enumerate(self.answers):
-            answer.call, answer.row = self, row
-
-
-class Outbox(TokenSink):
+class Outbox(TokenSink, Watched):
     """See the module. ``start`` must be called before anything is delivered.
 
     Args:
         max_responses_per_step: streams that send after one step of the engine, first and last tokens not counted.
+        prove: of conch.triton.cancel_watch.
     """
 
-    def __init__(self, max_responses_per_step: int) -> None:
+    def __init__(self, max_responses_per_step: int, prove: Callable[[], bool]) -> None:
         self._max_responses_per_step = max_responses_per_step
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._answers: dict[int, Answer] = {}
         self._ready: list[Answer] = []  # to be sent now
         self._turns: deque[Answer] = deque()  # have tokens, and wait for their turn
-        self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._send_all, name="outbox", daemon=True),
-            threading.Thread(target=self._watch_cancels, name="cancel-watch", daemon=True),
-        ]
+        self._closed = False
+        self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
+        self._receipts = ReceiptBook()
+        self._watch = CancelWatch(self, self._receipts, prove)
         self._engine: Engine | None = None
 
     def start(self, engine: Engine) -> None:
         """Begin to send; ``engine`` is told of requests that end early."""
         self._engine = engine
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        self._watch.start()
 
     def close(self) -> None:
         """Send what is there, then stop."""
-        self._closed.set()
+        self._watch.close()
         with self._lock:
+            self._closed = True
             self._wake.notify()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
 
-    def register(self, call: Call) -> None:
-        """Expect tokens for the answers of a call."""
+    def register(self, call: Call, receipts: bool) -> None:
+        """Expect tokens for the answers of a call.
+
+        Args:
+            call: the call.
+            receipts: whether a detokenizer is there to write them. Only streams can ask for them.
+        """
         with self._lock:
+            call.via_ensemble = receipts
+            if receipts and call.answers[0].params.stream:
+                call.receipt = self._receipts.lend()
             for answer in call.answers:
                 self._answers[answer.request_id] = answer
 
@@ -177,7 +121,7 @@ class Outbox(TokenSink):
         while True:
             with self._lock:
                 while not self._ready:
-                    if self._closed.is_set():
+                    if self._closed:
                         return
                     self._wake.wait()
                 ready, self._ready = self._ready, []
@@ -231,16 +175,23 @@ class Outbox(TokenSink):
         answer.ended = "stop" if release.stopped else reason
 
     def _send(self, call: Call, tensors: list[pb_utils.Tensor], last: bool) -> None:
-        response = pb_utils.InferenceResponse(tensors)
         if last:
-            self._send_last(call, response)
-        else:
-            call.sender.send(response)
+            self._send_last(call, pb_utils.InferenceResponse(tensors))
+            return
+        asks = call.receipt_due and call.receipt is not None
+        if asks:
+            assert call.receipt is not None
+            tensors.append(codec.tensor(RECEIPT, self._receipts.ask(call.receipt), (1, *RECEIPT.dims)))
+        call.sender.send(pb_utils.InferenceResponse(tensors))
+        if asks:
+            call.receipt_due, call.asked_at = False, time.monotonic()
 
     def _send_last(self, call: Call, response: pb_utils.InferenceResponse) -> None:
         with call.life:
             call.closed = True
             call.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        if call.receipt is not None:
+            self._receipts.give_back(call.receipt)
 
     def _fail(self, answer: Answer, error: ConchError) -> None:
         """End the whole call: Triton has one error for all its rows."""
@@ -264,69 +215,14 @@ class Outbox(TokenSink):
         with self._lock:
             self._answers.pop(answer.request_id, None)
 
-    def _watch_cancels(self) -> None:
-        parent = os.getppid()
-        while not self._closed.wait(CANCEL_POLL_S):
-            if os.getppid() != parent:  # Triton was killed: nobody is left to answer to
-                os._exit(1)
-            with self._lock:
-                calls = {id(a.call): a for a in self._answers.values()}
-            for number, answer in enumerate(calls.values(), start=1):
-                if self._is_cancelled(answer):
-                    self.failed(answer.request_id, CancelledError("the request was cancelled by its client"))
-                    self.step_done()
-                if number % (CANCEL_POLLS_PER_S * CANCEL_POLL_S) == 0 and self._closed.wait(CANCEL_POLL_S):
-                    return
+    # --- Watched, on the watch's thread ------------------------------------------------------------------------------
 
-    def _is_cancelled(self, answer: Answer) -> bool:
-        call = answer.call
-        assert call is not None
-        try:
-            with call.life:
-                return not call.closed and call.sender.is_cancelled()
-        except Exception:
-            _log.exception("a request could not be asked whether it was cancelled")
-            return False
+    def open_calls(self) -> list[Call]:
+        with self._lock:
+            return list({id(a.call): a.call for a in self._answers.values() if a.call is not None}.values())
 
-
-def chunk(answer: Answer) -> list[pb_utils.Tensor]:
-    """Tensors of one streamed response; empties the answer."""
-    ids, context = answer.ids, answer.context.context
-    tensors = [codec.tensor(OUTPUT_IDS, ids, (1, 1, len(ids))), codec.tensor(SEQUENCE_LENGTH, len(ids), (1, 1))]
-    if context:
-        tensors.append(codec.tensor(CONTEXT_IDS, context, (1, len(context))))
-    if answer.trim_chars:
-        tensors.append(codec.tensor(TRIM_CHARS, answer.trim_chars, (1, 1)))
-    if answer.ended:
-        tensors.append(codec.tensor(FINISH_REASON, answer.ended.encode(), (1, 1)))
-    if answer.params.return_num_input_tokens:
-        tensors.append(codec.tensor(NUM_INPUT_TOKENS, answer.input_tokens, (1, 1)))
-    if answer.params.return_num_output_tokens:
-        tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, answer.generated_tokens, (1, 1)))
-    if answer.call is not None and len(answer.call.answers) > 1:
-        tensors.append(codec.tensor(BATCH_INDEX, answer.row, (1, 1)))
-    answer.context.advance(ids)
-    answer.ids, answer.generated_tokens = [], 0
-    return tensors
-
-
-def whole(answers: Sequence[Answer]) -> list[pb_utils.Tensor]:
-    """Tensors of the one response of a request that is not streamed: a row for each answer."""
-    rows = len(answers)
-    lengths = [len(a.ids) for a in answers]
-    longest = max(lengths)
-    ids = [a.ids + [a.params.pad_id] * (longest - len(a.ids)) for a in answers]
-    tensors = [
-        codec.tensor(OUTPUT_IDS, ids, (rows, 1, longest)),
-        codec.tensor(SEQUENCE_LENGTH, lengths, (rows, 1)),
-        codec.tensor(FINISH_REASON, [(a.ended or "").encode() for a in answers], (rows, 1)),
-    ]
-    if any(a.trim_chars for a in answers):
-        tensors.append(codec.tensor(TRIM_CHARS, [a.trim_chars for a in answers], (rows, 1)))
-    if any(a.params.return_num_input_tokens for a in answers):
-        tensors.append(codec.tensor(NUM_INPUT_TOKENS, [a.input_tokens for a in answers], (rows, 1)))
-    if any(a.params.return_num_output_tokens for a in answers):
-        tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, [a.generated_tokens for a in answers], (rows, 1)))
-    return tensors
-
-
+    def give_up(self, call: Call) -> None:
+        answer = call.open_answer
+        if answer is not None:
+            self.failed(answer.request_id, CancelledError("the request was cancelled by its client"))
+            self.step_done()

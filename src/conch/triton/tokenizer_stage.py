@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from conch.contract import INPUT_IDS, INPUT_LENGTHS, MESSAGES, TEXT_INPUT, TOKENIZER
+from conch.contract import INPUT_IDS, INPUT_LENGTHS, MESSAGES, SEND_RECEIPTS, TEXT_INPUT, TOKENIZER
 from conch.errors import ConchError, InvalidArgumentError
 from conch.repository.settings import ReleaseSettings
 from conch.sampling import resolve
@@ -39,8 +39,8 @@ class TokenizerStage:
         """Tokenize each request.
 
         Returns:
-            One response per request: INPUT_IDS (rows, longest), INPUT_LENGTHS (rows, 1) and the controls that were
-            sent, under the engine's names.
+            One response per request: INPUT_IDS (rows, longest), INPUT_LENGTHS (rows, 1), SEND_RECEIPTS (rows, 1) and
+            the controls that were sent, under the engine's names.
         """
         return run_each(requests, self._one)
 
@@ -72,6 +72,7 @@ class TokenizerStage:
             [
                 pb_utils.Tensor(INPUT_IDS.name, padded),
                 codec.tensor(INPUT_LENGTHS, lengths, (rows, 1)),
+                codec.tensor(SEND_RECEIPTS, [True] * rows, (rows, 1)),
                 *codec.engine_tensors(arrays),
             ]
         )
