@@ -95,6 +95,7 @@ class Control:
         doc: meaning, unit and default.
         allowed: numeric range, None where any value of the dtype will do.
         ragged: as in TensorSpec.
+        neutral: a value that asks for nothing, so that every runtime takes it.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Control:
     dims: tuple[int, ...] = (1,)
     allowed: Range | None = None
     ragged: bool = False
+    neutral: object = None
 
     @property
     def public(self) -> TensorSpec:
@@ -185,11 +187,87 @@ EXCLUDE_INPUT_IN_OUTPUT = Control(
     "The answer does not repeat the prompt. Default true; false is refused.",
 )
 
+BAD_WORDS = Control(
+    "bad_words", "bad_words", DType.BYTES,
+    'Texts that never appear in the answer; "" means none.', dims=(-1,), ragged=True,
+)
+BEAM_WIDTH = Control(
+    "beam_width", "beam_width", DType.INT32,
+    "Beams of a beam search, which is greedy and not streamed; 1 is none. Default 1.", allowed=Range(1), neutral=1,
+)
+NUM_RETURN_SEQUENCES = Control(
+    "num_return_sequences", "num_return_sequences", DType.INT32,
+    "Answers to one prompt: samples, or the best beams. Not streamed. Default: 1, or beam_width.",
+    allowed=Range(1), neutral=1,
+)
+LENGTH_PENALTY = Control(
+    "length_penalty", "len_penalty", DType.FP32,
+    "Exponent of the length that a beam's score is divided by: above 0 favours long answers. Default 1.",
+    allowed=Range(-10, 10), neutral=1.0,
+)
+EARLY_STOPPING = Control(
+    "early_stopping", "early_stopping", DType.BOOL,
+    "A beam search ends with beam_width finished answers. Default false: when none is likely to get better.",
+    neutral=False,
+)
+NO_REPEAT_NGRAM_SIZE = Control(
+    "no_repeat_ngram_size", "no_repeat_ngram_size", DType.INT32,
+    "A beam holds no sequence of so many tokens twice; 0 is off. Default 0.", allowed=Range(0), neutral=0,
+)
+RETURN_LOG_PROBS = Control(
+    "return_log_probs", "return_log_probs", DType.BOOL,
+    "Send output_log_probs and cum_log_probs with the responses. Default false.", neutral=False,
+)
+RETURN_TOKEN_IDS = Control(
+    "return_token_ids", "return_token_ids", DType.BOOL,
+    "Send token_ids with the responses. Default false.", neutral=False,
+)
+RETURN_PERF_METRICS = Control(
+    "return_perf_metrics", "return_perf_metrics", DType.BOOL,
+    "Send the four times of an answer with its last response. Default false.", neutral=False,
+)
+GUIDED_DECODING_GUIDE_TYPE = Control(
+    "guided_decoding_guide_type", "guided_decoding_guide_type", DType.BYTES,
+    "What the answer must be: json (any, without a guide), json_schema, regex or ebnf_grammar. Default none.",
+    ragged=True,
+)
+GUIDED_DECODING_GUIDE = Control(
+    "guided_decoding_guide", "guided_decoding_guide", DType.BYTES,
+    "The schema, regular expression or grammar itself. Default none.", ragged=True,
+)
+LORA_TASK_ID = Control(
+    "lora_task_id", "lora_task_id", DType.UINT64, "Which LoRA adapter to use. Default none."
+)
+RETURN_CONTEXT_LOGITS = Control(
+    "return_context_logits", "return_context_logits", DType.BOOL, "Logits of the prompt. Default false.", neutral=False,
+)
+RETURN_GENERATION_LOGITS = Control(
+    "return_generation_logits", "return_generation_logits", DType.BOOL, "Logits of the answer. Default false.",
+    neutral=False,
+)
+STOP = Control(
+    "stop", "stop", DType.BOOL,
+    "Ends the requests in flight that have this request's id; nothing is generated for this one. Default false.",
+    neutral=False,
+)
+PRIORITY = Control(
+    "priority", "priority", DType.INT32,
+    "Among waiting requests the lowest goes first; equal ones in their order. Default 0.", neutral=0,
+)
+TIMEOUT_MS = Control(
+    "timeout_ms", "timeout_ms", DType.INT32,
+    "The answer must be complete so long after its arrival; refused or ended if it cannot be. Default: no limit.",
+    allowed=Range(1),
+)
+
 CONTROLS: tuple[Control, ...] = (
     MAX_TOKENS, MIN_TOKENS, TEMPERATURE, TOP_K, TOP_P, MIN_P, REPETITION_PENALTY, PRESENCE_PENALTY,
-    FREQUENCY_PENALTY, SEED, END_ID, PAD_ID, STOP_WORDS, STREAM, RETURN_NUM_INPUT_TOKENS, RETURN_NUM_OUTPUT_TOKENS,
-    EXCLUDE_INPUT_IN_OUTPUT,
+    FREQUENCY_PENALTY, SEED, END_ID, PAD_ID, STOP_WORDS, BAD_WORDS, BEAM_WIDTH, NUM_RETURN_SEQUENCES, LENGTH_PENALTY,
+    EARLY_STOPPING, NO_REPEAT_NGRAM_SIZE, GUIDED_DECODING_GUIDE_TYPE, GUIDED_DECODING_GUIDE, LORA_TASK_ID, STREAM,
+    STOP, PRIORITY, TIMEOUT_MS, RETURN_NUM_INPUT_TOKENS, RETURN_NUM_OUTPUT_TOKENS, RETURN_LOG_PROBS, RETURN_TOKEN_IDS,
+    RETURN_PERF_METRICS, RETURN_CONTEXT_LOGITS, RETURN_GENERATION_LOGITS, EXCLUDE_INPUT_IN_OUTPUT,
 )  # fmt: skip
+GUIDE_TYPES = ("json", "json_schema", "regex", "ebnf_grammar")
 
 # --- text side -------------------------------------------------------------------------------------------------
 
@@ -201,17 +279,48 @@ MESSAGES = TensorSpec(
     "messages", DType.BYTES, (1,),
     "Chat as a JSON list of {role, content}; the model's chat template makes the prompt of it.", optional=True,
 )
-TEXT_OUTPUT = TensorSpec("text_output", DType.BYTES, (1,), "Text of this response: a piece of the answer if streamed.")
+# (sequence,): one element for each of num_return_sequences, best first if they are beams.
+TEXT_OUTPUT = TensorSpec(
+    "text_output", DType.BYTES, (-1,), "Text of this response: a piece of the answer if streamed. One per sequence."
+)
 FINISH_REASON = TensorSpec(
-    "finish_reason", DType.BYTES, (1,), "stop, length or cancelled; on the last response only.", optional=True
+    "finish_reason", DType.BYTES, (-1,), "stop, length or cancelled; on the last response only. One per sequence.",
+    optional=True,
 )
 NUM_INPUT_TOKENS = TensorSpec(
     "num_input_tokens", DType.INT32, (1,), "Tokens of the prompt; if return_num_input_tokens.", optional=True
 )
 NUM_OUTPUT_TOKENS = TensorSpec(
-    "num_output_tokens", DType.INT32, (1,), "Tokens of this response alone; if return_num_output_tokens.",
+    "num_output_tokens", DType.INT32, (-1,),
+    "Tokens of this response alone; if return_num_output_tokens. One per sequence.", optional=True,
+)
+OUTPUT_LOG_PROBS = TensorSpec(
+    "output_log_probs", DType.FP32, (-1, -1),
+    "Natural logarithm of the probability of each token of this response: (sequence, token); if return_log_probs.",
     optional=True,
 )
+CUM_LOG_PROBS = TensorSpec(
+    "cum_log_probs", DType.FP32, (-1,), "Sum of the log probs of the answer so far: (sequence,); if return_log_probs.",
+    optional=True,
+)
+TOKEN_IDS = TensorSpec(
+    "token_ids", DType.INT32, (-1, -1), "Token ids of this response: (sequence, token); if return_token_ids.",
+    optional=True,
+)
+_IF_PERF = "nanoseconds since 1970; if return_perf_metrics, on the last response."
+ARRIVAL_TIME_NS = TensorSpec(
+    "arrival_time_ns", DType.INT64, (1,), f"When the request reached the engine, {_IF_PERF}", optional=True
+)
+FIRST_SCHEDULED_TIME_NS = TensorSpec(
+    "first_scheduled_time_ns", DType.INT64, (1,), f"When it left the queue, {_IF_PERF}", optional=True
+)
+FIRST_TOKEN_TIME_NS = TensorSpec(
+    "first_token_time_ns", DType.INT64, (1,), f"When its first token was there, {_IF_PERF}", optional=True
+)
+LAST_TOKEN_TIME_NS = TensorSpec(
+    "last_token_time_ns", DType.INT64, (1,), f"When its last token was there, {_IF_PERF}", optional=True
+)
+PERF_TIMES = (ARRIVAL_TIME_NS, FIRST_SCHEDULED_TIME_NS, FIRST_TOKEN_TIME_NS, LAST_TOKEN_TIME_NS)
 BATCH_INDEX = TensorSpec(
     "batch_index", DType.INT32, (1,), "Row of the request that a streamed response belongs to; if it has rows > 1.",
     optional=True,
@@ -222,18 +331,20 @@ BATCH_INDEX = TensorSpec(
 INPUT_IDS = TensorSpec("input_ids", DType.INT32, (-1,), "Token ids of the prompt, rows padded at the end.", ragged=True)
 INPUT_LENGTHS = TensorSpec("input_lengths", DType.INT32, (1,), "Tokens of each row of input_ids.")
 OUTPUT_IDS = TensorSpec(
-    "output_ids", DType.INT32, (-1, -1), "Token ids of this response: (beam, token); rows padded at the end.",
+    "output_ids", DType.INT32, (-1, -1), "Token ids of this response: (sequence, token); rows padded at the end.",
     ragged=True,
 )
-SEQUENCE_LENGTH = TensorSpec("sequence_length", DType.INT32, (-1,), "Tokens of each beam of output_ids: (beam,).")
+SEQUENCE_LENGTH = TensorSpec(
+    "sequence_length", DType.INT32, (-1,), "Tokens of each sequence of output_ids: (sequence,)."
+)
 CONTEXT_IDS = TensorSpec(
     "context_ids", DType.INT32, (-1,),
     "The text-bearing tokens just before output_ids, as many as decoding needs; absent at the start of an answer.",
     optional=True, ragged=True,
 )
 TRIM_CHARS = TensorSpec(
-    "trim_chars", DType.INT32, (1,), "Characters to cut from the end of this response's text (a stop word).",
-    optional=True,
+    "trim_chars", DType.INT32, (-1,),
+    "Characters to cut from the end of this response's text (a stop word). One per sequence.", optional=True,
 )
 
 SEND_RECEIPTS = TensorSpec(
@@ -256,6 +367,13 @@ TRITON_PARAMETERS = frozenset(
         "id", "priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output",
         "triton_enable_empty_final_response", "triton_final_response", "headers", "classification",
     }
+)  # fmt: skip
+
+
+# What the engine reports of an answer, and an ensemble hands on as it is.
+REPORTED = (
+    FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, OUTPUT_LOG_PROBS, CUM_LOG_PROBS, TOKEN_IDS, BATCH_INDEX,
+    *PERF_TIMES,
 )  # fmt: skip
 
 
@@ -287,8 +405,7 @@ ENGINE = ModelContract(
     "llama_engine",
     inputs=(INPUT_IDS, INPUT_LENGTHS, SEND_RECEIPTS, *(c.engine for c in CONTROLS)),
     outputs=(
-        OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS,
-        BATCH_INDEX, RECEIPT,
+        OUTPUT_IDS, SEQUENCE_LENGTH, CONTEXT_IDS, TRIM_CHARS, *REPORTED, RECEIPT,
     ),
     decoupled=True,
 )
@@ -321,8 +438,7 @@ class EnsembleContract:
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The text, then what the engine reports. Triton sends the outputs of an ensemble in an order of its own."""
-        reported = (FINISH_REASON, NUM_INPUT_TOKENS, NUM_OUTPUT_TOKENS, BATCH_INDEX)
-        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in (TEXT_OUTPUT, *reported))
+        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in (TEXT_OUTPUT, *REPORTED))
 
 
 ENSEMBLE = EnsembleContract("ensemble")

@@ -20,6 +20,7 @@ class Code(str, Enum):
     UNSUPPORTED = "UNSUPPORTED"
     UNAVAILABLE = "UNAVAILABLE"
     CANCELLED = "CANCELLED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     INTERNAL = "INTERNAL"
 
 
@@ -78,6 +79,14 @@ class CancelledError(ConchError):
 
     code = Code.CANCELLED
     http_status = 499
+
+
+class DeadlineExceededError(ConchError):
+    """The caller's time limit has passed, or cannot be met."""
+
+    code = Code.DEADLINE_EXCEEDED
+    http_status = 504
+    retryable = True
 
 
 class InternalError(ConchError):

@@ -159,8 +159,12 @@ class Serving(_Model):
         default_max_tokens: max_tokens where a request names none.
         max_responses_per_step: streams that send after one step of the engine; beyond it they take turns, and send
             two tokens at a time. A large number: every stream sends every token by itself.
-        max_stop_words: most stop words in one request.
-        max_stop_word_chars: longest stop word, in characters.
+        max_stop_words: most stop words, and most bad words, in one request.
+        max_stop_word_chars: longest of them, in characters.
+        max_sequences: most beams, or answers, of one row.
+        max_guide_bytes: longest guide of guided decoding.
+        max_queue_size: most rows that wait for the engine; more are refused with UNAVAILABLE. 0: no limit.
+        queue_timeout_ms: longest wait of a row; then it is refused with UNAVAILABLE. 0: no limit.
     """
 
     max_rows: int = Field(default=32, ge=1, le=1024)
@@ -168,6 +172,10 @@ class Serving(_Model):
     max_responses_per_step: int = Field(default=32, ge=1, le=1 << 20)
     max_stop_words: int = Field(default=16, ge=1, le=256)
     max_stop_word_chars: int = Field(default=256, ge=1, le=4096)
+    max_sequences: int = Field(default=8, ge=1, le=64)
+    max_guide_bytes: int = Field(default=65_536, ge=1, le=1 << 20)
+    max_queue_size: int = Field(default=1024, ge=0, le=1 << 20)
+    queue_timeout_ms: int = Field(default=0, ge=0, le=86_400_000)
 
 
 class ModelSpec(_Model):

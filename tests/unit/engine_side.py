@@ -6,9 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from conch.engines.base import GenerationRequest
+from conch.engines.base import EngineState, GenerationRequest, Tokens
 from conch.errors import ConchError
 from conch.sampling import Limits, resolve
+from conch.spec import Runtime
 
 TIMEOUT_S = 60
 LIMITS = Limits(
@@ -20,6 +21,9 @@ LIMITS = Limits(
     pad_token_id=0,
     max_stop_words=4,
     max_stop_word_chars=16,
+    max_sequences=8,
+    max_guide_bytes=1000,
+    runtime=Runtime.OPENVINO,
 )
 
 
@@ -33,21 +37,31 @@ class Sink:
 
     Attributes:
         events: (request id, ids, finish reason), or (request id, the error), in order.
+        started: requests that left the queue.
+        states: news of the engine.
         on_tokens: called on the engine's thread after tokens were noted.
     """
 
     def __init__(self) -> None:
         self.events: list[tuple[int, list[int], str | None] | tuple[int, ConchError]] = []
         self.steps = 0
+        self.started: list[int] = []
+        self.states: list[EngineState] = []
         self.on_tokens: Callable[[int], None] | None = None
         self._changed = threading.Condition()
 
-    def tokens(self, request_id: int, ids: list[int], finish_reason: str | None) -> None:
+    def scheduled(self, request_id: int) -> None:
+        self.started.append(request_id)
+
+    def state(self, state: EngineState) -> None:
+        self.states.append(state)
+
+    def tokens(self, event: Tokens) -> None:
         with self._changed:
-            self.events.append((request_id, ids, finish_reason))
+            self.events.append((event.request_id, event.ids, event.finish_reason))
             self._changed.notify_all()
         if self.on_tokens is not None:
-            self.on_tokens(request_id)
+            self.on_tokens(event.request_id)
 
     def failed(self, request_id: int, error: ConchError) -> None:
         with self._changed:

@@ -14,6 +14,7 @@ from property_settings import examples
 from conch.contract import CONTROLS, DType
 from conch.errors import ConchError, InvalidArgumentError, UnsupportedError
 from conch.sampling import Limits, SamplingParams, check_values, resolve
+from conch.spec import Runtime
 
 LIMITS = Limits(
     vocab_size=1000,
@@ -24,6 +25,9 @@ LIMITS = Limits(
     pad_token_id=3,
     max_stop_words=3,
     max_stop_word_chars=5,
+    max_sequences=8,
+    max_guide_bytes=1000,
+    runtime=Runtime.OPENVINO,
 )
 
 

@@ -37,8 +37,25 @@ class Parameters(TypedDict, total=False):
     end_id: int
     pad_id: int
     stop_words: list[str]
+    bad_words: list[str]
+    beam_width: int
+    num_return_sequences: int
+    length_penalty: float
+    early_stopping: bool
+    no_repeat_ngram_size: int
+    guided_decoding_guide_type: str
+    guided_decoding_guide: str
+    lora_task_id: int
+    stop: bool
+    priority: int
+    timeout_ms: int
     return_num_input_tokens: bool
     return_num_output_tokens: bool
+    return_log_probs: bool
+    return_token_ids: bool
+    return_perf_metrics: bool
+    return_context_logits: bool
+    return_generation_logits: bool
     exclude_input_in_output: bool
 
 
@@ -56,8 +73,25 @@ CONTROLS: dict[str, Control] = {
     "end_id": Control("INT32", (1,), "Token id that ends the answer; -1: none does. Default: the model's."),
     "pad_id": Control("INT32", (1,), "Token id that fills up shorter rows of output_ids. Default: the model's."),
     "stop_words": Control("BYTES", (-1,), "Texts that end the answer, cut before the first of them; \"\" means none."),
+    "bad_words": Control("BYTES", (-1,), "Texts that never appear in the answer; \"\" means none."),
+    "beam_width": Control("INT32", (1,), "Beams of a beam search, which is greedy and not streamed; 1 is none. Default 1."),
+    "num_return_sequences": Control("INT32", (1,), "Answers to one prompt: samples, or the best beams. Not streamed. Default: 1, or beam_width."),
+    "length_penalty": Control("FP32", (1,), "Exponent of the length that a beam's score is divided by: above 0 favours long answers. Default 1."),
+    "early_stopping": Control("BOOL", (1,), "A beam search ends with beam_width finished answers. Default false: when none is likely to get better."),
+    "no_repeat_ngram_size": Control("INT32", (1,), "A beam holds no sequence of so many tokens twice; 0 is off. Default 0."),
+    "guided_decoding_guide_type": Control("BYTES", (1,), "What the answer must be: json (any, without a guide), json_schema, regex or ebnf_grammar. Default none."),
+    "guided_decoding_guide": Control("BYTES", (1,), "The schema, regular expression or grammar itself. Default none."),
+    "lora_task_id": Control("UINT64", (1,), "Which LoRA adapter to use. Default none."),
+    "stop": Control("BOOL", (1,), "Ends the requests in flight that have this request's id; nothing is generated for this one. Default false."),
+    "priority": Control("INT32", (1,), "Among waiting requests the lowest goes first; equal ones in their order. Default 0."),
+    "timeout_ms": Control("INT32", (1,), "The answer must be complete so long after its arrival; refused or ended if it cannot be. Default: no limit."),
     "return_num_input_tokens": Control("BOOL", (1,), "Send num_input_tokens with the responses. Default false."),
     "return_num_output_tokens": Control("BOOL", (1,), "Send num_output_tokens with the responses. Default false."),
+    "return_log_probs": Control("BOOL", (1,), "Send output_log_probs and cum_log_probs with the responses. Default false."),
+    "return_token_ids": Control("BOOL", (1,), "Send token_ids with the responses. Default false."),
+    "return_perf_metrics": Control("BOOL", (1,), "Send the four times of an answer with its last response. Default false."),
+    "return_context_logits": Control("BOOL", (1,), "Logits of the prompt. Default false."),
+    "return_generation_logits": Control("BOOL", (1,), "Logits of the answer. Default false."),
     "exclude_input_in_output": Control("BOOL", (1,), "The answer does not repeat the prompt. Default true; false is refused."),
 }
 STREAM = "stream"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from conch.errors import ConchError
@@ -25,11 +25,29 @@ class GenerationRequest:
     params: SamplingParams
 
 
+@dataclass(frozen=True)
+class EngineState:
+    """What an engine says of itself now and then.
+
+    Attributes:
+        kv_cache_usage: share of the KV cache's blocks in use, in [0, 1].
+        prefix_query_tokens: prompt tokens that were looked up in the prefix cache since the engine began.
+        prefix_hit_tokens: those of them that were found.
+    """
+
+    kv_cache_usage: float = 0.0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+
+
 class TokenSink(Protocol):
     """Where an engine delivers. Called from the engine's own thread: must return at once and never raise."""
 
-    def tokens(self, request_id: int, ids: list[int], finish_reason: str | None) -> None:
-        """New tokens of a request, at least one unless it ends; finish_reason (stop, length) ends it."""
+    def scheduled(self, request_id: int) -> None:
+        """A request has left the queue."""
+
+    def tokens(self, event: Tokens) -> None:
+        """New tokens of a request."""
 
     def failed(self, request_id: int, error: ConchError) -> None:
         """The request ended without an answer."""
@@ -37,14 +55,27 @@ class TokenSink(Protocol):
     def step_done(self) -> None:
         """A step of the engine is over: everything that it produced has been delivered."""
 
+    def state(self, state: EngineState) -> None:
+        """News of the engine."""
+
 
 @dataclass(frozen=True)
 class Tokens:
-    """New tokens of a request; see TokenSink.tokens."""
+    """New tokens of a request, at least one unless it ends.
+
+    Attributes:
+        request_id: whose.
+        ids: token ids.
+        finish_reason: stop or length, with the last tokens; None before.
+        log_probs: one per token if the request asked for them, else empty.
+        sequence: which of the request's answers. Only a request for one answer gets it in pieces.
+    """
 
     request_id: int
     ids: list[int]
     finish_reason: str | None
+    log_probs: list[float] = field(default_factory=list)
+    sequence: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,8 +110,11 @@ class Batcher(Protocol):
         """Compute one step.
 
         Returns:
-            What it produced, at most one event for each request.
+            What it produced, at most one event for each sequence of a request.
         """
+
+    def state(self) -> EngineState:
+        """News of the engine."""
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from conch.engines.base import Engine, GenerationRequest, TokenSink
+from conch.engines.base import Engine, GenerationRequest, Tokens, TokenSink
 from conch.errors import UnavailableError
 from conch.spec import Engine as EngineSpec
 
@@ -117,7 +117,7 @@ class EchoEngine(Engine):
             reason = "stop"
         elif turn.sent_tokens == request.params.max_tokens:
             reason = "length"
-        self._sink.tokens(turn.request_id, [token], reason)
+        self._sink.tokens(Tokens(turn.request_id, [token], reason))
         if reason is None:  # if it was cancelled meanwhile, _admit removes it again
             turn.due_ns += self._itl_ns
             with self._changed:

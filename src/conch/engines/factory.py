@@ -7,21 +7,29 @@ from pathlib import Path
 from conch.engines.base import Engine, TokenSink
 from conch.engines.echo import EchoEngine
 from conch.engines.process import ProcessEngine
+from conch.engines.queue import RequestQueue
 from conch.spec import Engine as EngineSpec
-from conch.spec import Runtime
+from conch.spec import ModelSpec, Runtime
 
 
-def create_engine(spec: EngineSpec, engine_dir: Path, sink: TokenSink) -> Engine:
-    """Start the engine that ``spec.runtime`` names.
+def create_engine(spec: ModelSpec, engine_dir: Path, sink: TokenSink) -> RequestQueue:
+    """Start the engine that ``spec.engine.runtime`` names, with a line in front of it.
 
     Args:
-        spec: engine section of the spec.
+        spec: of the release.
         engine_dir: compiled engine.
         sink: where tokens go.
 
     Raises:
         RepositoryError: the engine cannot be loaded.
     """
+    serving = spec.serving
+    queue = RequestQueue(spec.engine.max_batch_size, serving.max_queue_size, serving.queue_timeout_ms / 1000, sink)
+    queue.engine = _bare_engine(spec.engine, engine_dir, queue)
+    return queue
+
+
+def _bare_engine(spec: EngineSpec, engine_dir: Path, sink: TokenSink) -> Engine:
     if spec.runtime is Runtime.ECHO:
         return EchoEngine(spec, sink)
     return ProcessEngine(engine_dir, spec, sink)

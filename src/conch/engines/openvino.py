@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from conch.engines.base import Batcher, Event, Failure, GenerationRequest, Tokens
+from conch.engines.base import Batcher, EngineState, Event, Failure, GenerationRequest, Tokens
 from conch.errors import InvalidArgumentError, RepositoryError, UnavailableError
 from conch.repository.artifacts import GGUF_FILE, IR_FILE
 from conch.sampling import SamplingParams
@@ -76,7 +76,16 @@ def generation_config(params: SamplingParams) -> Any:
     config.repetition_penalty = params.repetition_penalty
     config.presence_penalty = params.presence_penalty
     config.frequency_penalty = params.frequency_penalty
-    if not params.greedy:
+    config.logprobs = int(params.return_log_probs)
+    config.num_return_sequences = params.num_sequences
+    if params.beam_width > 1:
+        config.num_beams = params.beam_width
+        config.length_penalty = params.length_penalty
+        criteria = openvino_genai.StopCriteria
+        config.stop_criteria = criteria.EARLY if params.early_stopping else criteria.HEURISTIC
+        if params.no_repeat_ngram_size:
+            config.no_repeat_ngram_size = params.no_repeat_ngram_size
+    elif not params.greedy:
         config.do_sample = True
         config.temperature = params.temperature
         config.top_p = params.top_p
@@ -115,7 +124,7 @@ class OpenVinoBatcher(Batcher):
         }
         self._ignored = openvino_genai.GenerationStatus.IGNORED
         self._pipeline = create_pipeline(engine_dir, spec)
-        self._live: dict[int, Any] = {}  # request id -> GenerationHandle
+        self._live: dict[int, tuple[Any, SamplingParams]] = {}  # request id -> GenerationHandle, controls
         self._cancelled = False  # blocks of a cancelled request wait for a step to be freed
 
     @property
@@ -128,29 +137,37 @@ class OpenVinoBatcher(Batcher):
         ids = openvino.Tensor(np.asarray([request.input_ids], dtype=np.int64))
         try:
             config = generation_config(request.params)
-            self._live[request.request_id] = self._pipeline.add_request(request.request_id, ids, config)
+            handle = self._pipeline.add_request(request.request_id, ids, config)
         except (RuntimeError, TypeError, ValueError) as error:
             raise InvalidArgumentError(f"refused by the engine: {last_line(error)}") from None
+        self._live[request.request_id] = handle, request.params
 
     def cancel(self, request_id: int) -> None:
-        handle = self._live.pop(request_id, None)
-        if handle is not None:
-            handle.cancel()
+        live = self._live.pop(request_id, None)
+        if live is not None:
+            live[0].cancel()
             self._cancelled = True
 
     def step(self) -> list[Event]:
         self._cancelled = False
         self._pipeline.step()
         events: list[Event] = []
-        for request_id, handle in self._live.items():
+        for request_id, (handle, params) in self._live.items():
             if handle.can_read():
-                output = next(iter(handle.read().values()))
-                reason = output.finish_reason
-                finish = None if reason == self._none else self._reasons[reason]
-                events.append(Tokens(request_id, output.generated_ids, finish))
+                outputs = list(handle.read().values())
+                if params.beam_width > 1:
+                    outputs.sort(key=lambda output: -output.score)
+                for sequence, output in enumerate(outputs[: params.num_sequences]):
+                    reason = output.finish_reason
+                    finish = None if reason == self._none else self._reasons[reason]
+                    log_probs = output.generated_log_probs if params.return_log_probs else []
+                    events.append(Tokens(request_id, output.generated_ids, finish, log_probs, sequence))
             elif handle.get_status() == self._ignored:
                 events.append(Failure(request_id, UnavailableError("the KV cache has no room for this request")))
         for event in events:
             if isinstance(event, Failure) or event.finish_reason is not None:
-                del self._live[event.request_id]
+                self._live.pop(event.request_id, None)
         return events
+
+    def state(self) -> EngineState:
+        return EngineState()

@@ -142,7 +142,7 @@ class ProcessEngine(Engine):
                 else:
                     if event.finish_reason:
                         ended.append(event.request_id)
-                    sink.tokens(event.request_id, event.ids, event.finish_reason)
+                    sink.tokens(event)
             sink.step_done()
             if ended:
                 with self._lock:

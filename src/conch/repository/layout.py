@@ -82,6 +82,9 @@ def release_limits(spec: ModelSpec, meta: TokenizerMeta) -> Limits:
         pad_token_id=meta.pad_token_id,
         max_stop_words=spec.serving.max_stop_words,
         max_stop_word_chars=spec.serving.max_stop_word_chars,
+        max_sequences=min(spec.serving.max_sequences, spec.engine.max_batch_size),
+        max_guide_bytes=spec.serving.max_guide_bytes,
+        runtime=spec.engine.runtime,
     )
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from conch.errors import RepositoryError
 from conch.sampling import Limits
-from conch.spec import ModelSpec
+from conch.spec import ModelSpec, Runtime
 
 SETTINGS_FILE = "release.json"
 
@@ -42,7 +42,10 @@ class ReleaseSettings:
         path = folder / SETTINGS_FILE
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            limits = {**data["limits"], "eos_token_ids": tuple(data["limits"]["eos_token_ids"])}
+            limits = {
+                **data["limits"], "eos_token_ids": tuple(data["limits"]["eos_token_ids"]),
+                "runtime": Runtime(data["limits"]["runtime"]),
+            }  # fmt: skip
             return cls(ModelSpec.model_validate(data["spec"]), Limits(**limits))
         except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
             raise RepositoryError(f"{path} cannot be read: {' '.join(str(error).split())}") from None

@@ -1,21 +1,26 @@
-"""What is known of an answer under way, and the tensors that its responses are made of."""
+"""What is known of a request under way, and the tensors that its responses are made of."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from conch.contract import (
     BATCH_INDEX,
     CONTEXT_IDS,
+    CUM_LOG_PROBS,
     FINISH_REASON,
     NUM_INPUT_TOKENS,
     NUM_OUTPUT_TOKENS,
     OUTPUT_IDS,
+    OUTPUT_LOG_PROBS,
+    PERF_TIMES,
     SEQUENCE_LENGTH,
+    TOKEN_IDS,
     TRIM_CHARS,
 )
 from conch.errors import ConchError
@@ -28,34 +33,62 @@ from conch.triton.receipts import Receipt
 
 @dataclass(eq=False)
 class Answer:
-    """One row of a request: what the engine produced and what was sent of it.
+    """One answer to a row: what the engine produced and what was sent of it.
 
     Attributes:
-        request_id: the engine's id.
-        params: controls.
-        input_tokens: length of the prompt.
         context: follows what was sent.
         matcher: None without stop words.
+        cum_log_prob: of what was sent.
     """
 
-    request_id: int
-    params: SamplingParams
-    input_tokens: int
     context: ContextTracker
     matcher: StopMatcher | None
-    call: Call | None = None
-    row: int = 0
     # Under the outbox's lock:
     begun: bool = False
     fresh: list[int] = field(default_factory=list)
+    fresh_log_probs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
     error: ConchError | None = None
     queued: bool = False
     # The outbox's thread alone:
     ids: list[int] = field(default_factory=list)  # to be sent; all of them if not streamed
+    log_probs: list[float] = field(default_factory=list)  # of ids
+    held_log_probs: list[float] = field(default_factory=list)  # of what the matcher holds back
+    cum_log_prob: float = 0.0
     trim_chars: int = 0
     generated_tokens: int = 0  # since the last response
     ended: str | None = None
+
+
+@dataclass(eq=False)
+class Row:
+    """One prompt of a request.
+
+    Attributes:
+        request_id: the engine's id.
+        params: controls.
+        input_tokens: length of the prompt.
+        answers: one, or as many as the request wants.
+        output_tokens: generated so far, all answers together.
+        arrival_ns, scheduled_ns, first_token_ns, last_token_ns: since 1970; 0: not yet.
+    """
+
+    request_id: int
+    params: SamplingParams
+    input_tokens: int
+    answers: Sequence[Answer]
+    call: Call | None = None
+    index: int = 0
+    output_tokens: int = 0
+    arrival_ns: int = 0
+    scheduled_ns: int = 0
+    first_token_ns: int = 0
+    last_token_ns: int = 0
+
+    @property
+    def open_answer(self) -> Answer | None:
+        """An answer that has not ended; None: all have."""
+        return next((a for a in self.answers if not a.ended), None)
 
 
 @dataclass(eq=False)
@@ -63,6 +96,7 @@ class Call:
     """One request from Triton: its rows share a response sender.
 
     Attributes:
+        client_id: the id that the client gave it; may be empty, may be another's too.
         via_ensemble: whether a detokenizer is there to write receipts.
         receipt: place for them.
         receipt_due: the next response shall ask for one.
@@ -72,10 +106,11 @@ class Call:
     """
 
     sender: pb_utils.ResponseSender
-    answers: Sequence[Answer]
+    rows: Sequence[Row]
+    client_id: str = ""
     via_ensemble: bool = False
     receipt: Receipt | None = None
-    open_rows: int = 0
+    open_answers: int = 0
     closed: bool = False
     # Receipts. The watch sets receipt_due, the outbox's thread answers by setting asked_at.
     receipt_due: bool = True
@@ -87,19 +122,14 @@ class Call:
     life: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.open_rows = len(self.answers)
-        for row, answer in enumerate(self.answers):
-            answer.call, answer.row = self, row
-
-    @property
-    def open_answer(self) -> Answer | None:
-        """An answer that has not ended; None: all have."""
-        return next((a for a in self.answers if not a.ended), None)
+        self.open_answers = sum(len(row.answers) for row in self.rows)
+        for index, row in enumerate(self.rows):
+            row.call, row.index = self, index
 
 
-def chunk(answer: Answer) -> list[pb_utils.Tensor]:
+def chunk(row: Row, answer: Answer) -> list[pb_utils.Tensor]:
     """Tensors of one streamed response; empties the answer."""
-    ids, context = answer.ids, answer.context.context
+    params, ids, context = row.params, answer.ids, answer.context.context
     tensors = [codec.tensor(OUTPUT_IDS, ids, (1, 1, len(ids))), codec.tensor(SEQUENCE_LENGTH, len(ids), (1, 1))]
     if context:
         tensors.append(codec.tensor(CONTEXT_IDS, context, (1, len(context))))
@@ -107,32 +137,67 @@ def chunk(answer: Answer) -> list[pb_utils.Tensor]:
         tensors.append(codec.tensor(TRIM_CHARS, answer.trim_chars, (1, 1)))
     if answer.ended:
         tensors.append(codec.tensor(FINISH_REASON, answer.ended.encode(), (1, 1)))
-    if answer.params.return_num_input_tokens:
-        tensors.append(codec.tensor(NUM_INPUT_TOKENS, answer.input_tokens, (1, 1)))
-    if answer.params.return_num_output_tokens:
+        if params.return_perf_metrics:
+            tensors += _times([row])
+    if params.return_num_input_tokens:
+        tensors.append(codec.tensor(NUM_INPUT_TOKENS, row.input_tokens, (1, 1)))
+    if params.return_num_output_tokens:
         tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, answer.generated_tokens, (1, 1)))
-    if answer.call is not None and len(answer.call.answers) > 1:
-        tensors.append(codec.tensor(BATCH_INDEX, answer.row, (1, 1)))
+    if params.return_log_probs:
+        tensors.append(codec.tensor(OUTPUT_LOG_PROBS, answer.log_probs, (1, 1, len(ids))))
+        tensors.append(codec.tensor(CUM_LOG_PROBS, answer.cum_log_prob, (1, 1)))
+    if params.return_token_ids:
+        tensors.append(codec.tensor(TOKEN_IDS, ids, (1, 1, len(ids))))
+    if row.call is not None and len(row.call.rows) > 1:
+        tensors.append(codec.tensor(BATCH_INDEX, row.index, (1, 1)))
     answer.context.advance(ids)
-    answer.ids, answer.generated_tokens = [], 0
+    answer.ids, answer.log_probs, answer.generated_tokens = [], [], 0
     return tensors
 
 
-def whole(answers: Sequence[Answer]) -> list[pb_utils.Tensor]:
-    """Tensors of the one response of a request that is not streamed: a row for each answer."""
-    rows = len(answers)
-    lengths = [len(a.ids) for a in answers]
-    longest = max(lengths)
-    ids = [a.ids + [a.params.pad_id] * (longest - len(a.ids)) for a in answers]
+def whole(rows: Sequence[Row]) -> list[pb_utils.Tensor]:
+    """Tensors of the one response of a request that is not streamed: (row, sequence, ...)."""
+    answers = [answer for row in rows for answer in row.answers]
+    dims = (len(rows), len(rows[0].answers))
+    longest = max(len(a.ids) for a in answers)
+
+    def padded(values: list[Sequence[Any]], fill: Sequence[Any]) -> list[Any]:
+        return [[*v, *[f] * (longest - len(v))] for v, f in zip(values, fill, strict=True)]
+
+    pads = [row.params.pad_id for row in rows for _ in row.answers]
+    ids = padded([a.ids for a in answers], pads)
     tensors = [
-        codec.tensor(OUTPUT_IDS, ids, (rows, 1, longest)),
-        codec.tensor(SEQUENCE_LENGTH, lengths, (rows, 1)),
-        codec.tensor(FINISH_REASON, [(a.ended or "").encode() for a in answers], (rows, 1)),
+        codec.tensor(OUTPUT_IDS, ids, (*dims, longest)),
+        codec.tensor(SEQUENCE_LENGTH, [len(a.ids) for a in answers], dims),
+        codec.tensor(FINISH_REASON, [(a.ended or "").encode() for a in answers], dims),
     ]
     if any(a.trim_chars for a in answers):
-        tensors.append(codec.tensor(TRIM_CHARS, [a.trim_chars for a in answers], (rows, 1)))
-    if any(a.params.return_num_input_tokens for a in answers):
-        tensors.append(codec.tensor(NUM_INPUT_TOKENS, [a.input_tokens for a in answers], (rows, 1)))
-    if any(a.params.return_num_output_tokens for a in answers):
-        tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, [a.generated_tokens for a in answers], (rows, 1)))
+        tensors.append(codec.tensor(TRIM_CHARS, [a.trim_chars for a in answers], dims))
+    if any(row.params.return_num_input_tokens for row in rows):
+        tensors.append(codec.tensor(NUM_INPUT_TOKENS, [row.input_tokens for row in rows], (len(rows), 1)))
+    if any(row.params.return_num_output_tokens for row in rows):
+        tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, [a.generated_tokens for a in answers], dims))
+    if any(row.params.return_log_probs for row in rows):
+        log_probs = padded([a.log_probs for a in answers], [0.0] * len(answers))
+        tensors.append(codec.tensor(OUTPUT_LOG_PROBS, log_probs, (*dims, longest)))
+        tensors.append(codec.tensor(CUM_LOG_PROBS, [a.cum_log_prob for a in answers], dims))
+    if any(row.params.return_token_ids for row in rows):
+        tensors.append(codec.tensor(TOKEN_IDS, ids, (*dims, longest)))
+    if any(row.params.return_perf_metrics for row in rows):
+        tensors += _times(rows)
     return tensors
+
+
+def nothing(finish_reason: str) -> list[pb_utils.Tensor]:
+    """Tensors of an answer without tokens."""
+    return [
+        codec.tensor(OUTPUT_IDS, [], (1, 1, 0)),
+        codec.tensor(SEQUENCE_LENGTH, 0, (1, 1)),
+        codec.tensor(FINISH_REASON, finish_reason.encode(), (1, 1)),
+    ]
+
+
+def _times(rows: Sequence[Row]) -> list[pb_utils.Tensor]:
+    times = [(r.arrival_ns, r.scheduled_ns, r.first_token_ns, r.last_token_ns) for r in rows]
+    by_kind = zip(PERF_TIMES, zip(*times, strict=True), strict=True)
+    return [codec.tensor(spec, values, (len(rows), 1)) for spec, values in by_kind]

@@ -23,6 +23,7 @@ _NUMPY: dict[DType, Any] = {
 _TRITON_CODES = {
     Code.INVALID_ARGUMENT: "INVALID_ARG", Code.NOT_FOUND: "NOT_FOUND", Code.ALREADY_EXISTS: "ALREADY_EXISTS",
     Code.UNSUPPORTED: "UNSUPPORTED", Code.UNAVAILABLE: "UNAVAILABLE", Code.CANCELLED: "CANCELLED",
+    Code.DEADLINE_EXCEEDED: "UNAVAILABLE",
 }  # fmt: skip
 _PUBLIC_NAMES = {**{c.name: c for c in CONTROLS}, **ALIASES}
 _ENGINE_NAMES = {c.engine_name: c for c in CONTROLS}
@@ -76,8 +77,12 @@ def _controls(arrays: Arrays, rows: int, names: Mapping[str, Any]) -> list[dict[
             continue
         for row, target in enumerate(values):
             items = array[row].reshape(-1)
-            target[control.name] = list(items) if control.dims == (-1,) else items[0].item()
+            target[control.name] = list(items) if control.dims == (-1,) else _plain(items[0])
     return values
+
+
+def _plain(item: Any) -> Any:
+    return item if isinstance(item, bytes) else item.item()
 
 
 def engine_tensors(arrays: Arrays) -> list[pb_utils.Tensor]:

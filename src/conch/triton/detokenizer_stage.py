@@ -35,7 +35,7 @@ class DetokenizerStage:
         """Decode each request.
 
         Returns:
-            One response per request: TEXT_OUTPUT (rows, 1), UTF-8.
+            One response per request: TEXT_OUTPUT (rows, sequences), UTF-8.
         """
         return run_each(requests, self._one)
 
@@ -48,13 +48,13 @@ class DetokenizerStage:
         lengths = arrays.get(SEQUENCE_LENGTH.name)
         context = arrays.get(CONTEXT_IDS.name)
         trims = arrays.get(TRIM_CHARS.name)
-        texts = np.empty((len(output_ids), 1), dtype=np.object_)
-        for row, beams in enumerate(output_ids):
-            ids = beams[0].tolist()
+        texts = np.empty(output_ids.shape[:2], dtype=np.object_)
+        for place in np.ndindex(texts.shape):
+            ids = output_ids[place].tolist()
             if lengths is not None:
-                ids = ids[: lengths[row][0]]
-            text = decode_chunk(self._table, () if context is None else context[row].tolist(), ids, final=final)
-            if trims is not None and trims[row][0]:
-                text = text[: -trims[row][0]]
-            texts[row, 0] = text.encode()
+                ids = ids[: lengths[place]]
+            text = decode_chunk(self._table, () if context is None else context[place[0]].tolist(), ids, final=final)
+            if trims is not None and trims[place]:
+                text = text[: -trims[place]]
+            texts[place] = text.encode()
         return pb_utils.InferenceResponse([pb_utils.Tensor(TEXT_OUTPUT.name, texts)])

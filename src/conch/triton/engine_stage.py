@@ -10,12 +10,15 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from conch.contract import (
+    BEAM_WIDTH,
     DETOKENIZER,
     INPUT_IDS,
     INPUT_LENGTHS,
+    NUM_RETURN_SEQUENCES,
     OUTPUT_IDS,
     SEND_RECEIPTS,
     SEQUENCE_LENGTH,
+    STOP,
     STREAM,
     TEXT_OUTPUT,
 )
@@ -24,13 +27,14 @@ from conch.engines.factory import create_engine
 from conch.errors import ConchError, InvalidArgumentError
 from conch.repository.artifacts import ENGINE_DIR
 from conch.repository.settings import ReleaseSettings
-from conch.sampling import resolve
+from conch.sampling import SamplingParams, resolve
 from conch.text.detokenizer import ContextTracker
 from conch.text.stop_words import StopMatcher
 from conch.text.token_bytes import TokenBytes
 from conch.triton import codec
-from conch.triton.answers import Answer, Call
+from conch.triton.answers import Answer, Call, Row, nothing
 from conch.triton.guard import as_conch_error
+from conch.triton.monitor import NoMonitor
 from conch.triton.outbox import Outbox
 
 
@@ -49,9 +53,10 @@ class EngineStage:
         self._limits = settings.limits
         self._table = TokenBytes.load(folder, settings.limits.vocab_size)
         self._version = int(folder.name)
-        self._outbox = Outbox(settings.spec.serving.max_responses_per_step, self._detokenizer_answers)
+        self._monitor = NoMonitor()
+        self._outbox = Outbox(settings.spec.serving.max_responses_per_step, self._detokenizer_answers, self._monitor)
         self._request_ids = itertools.count(1)
-        self._engine = create_engine(settings.spec.engine, folder / ENGINE_DIR, self._outbox)
+        self._engine = create_engine(settings.spec, folder / ENGINE_DIR, self._outbox)
         self._outbox.start(self._engine)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
@@ -63,45 +68,61 @@ class EngineStage:
         for request in requests:
             sender = request.get_response_sender()
             try:
-                prompts, answers, receipts = self._read(request)
+                self._take(request, sender)
             except Exception as error:
                 response = codec.error_response(as_conch_error(error))
                 sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-                continue
-            self._outbox.register(Call(sender, answers), receipts)
-            for ids, answer in zip(prompts, answers, strict=True):
-                try:
-                    self._engine.submit(GenerationRequest(answer.request_id, ids, answer.params))
-                except Exception as error:
-                    self._outbox.failed(answer.request_id, as_conch_error(error))
-                    self._outbox.step_done()
-                    break  # it ends the whole request, so nobody would wait for the later rows
+
+    def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.ResponseSender) -> None:
+        """Hand a request to the engine; what is raised was not sent."""
+        arrays = codec.read_arrays(request)
+        controls = codec.engine_controls(arrays, len(arrays[INPUT_IDS.name]))
+        if any(c.get(STOP.name) for c in controls):
+            self._stop(request.request_id())
+            response = pb_utils.InferenceResponse(nothing("cancelled"))
+            sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return
+        prompts, rows = self._read(arrays, controls)
+        receipts = arrays.get(SEND_RECEIPTS.name)
+        self._outbox.register(
+            Call(sender, rows, request.request_id()), receipts=receipts is not None and bool(receipts.all())
+        )
+        for ids, row in zip(prompts, rows, strict=True):
+            try:
+                self._engine.submit(GenerationRequest(row.request_id, ids, row.params))
+            except Exception as error:
+                self._outbox.failed(row.request_id, as_conch_error(error))
+                self._outbox.step_done()
+                break  # it ends the whole request, so nobody would wait for the later rows
+
+    def _stop(self, client_id: str) -> None:
+        if not client_id:
+            raise InvalidArgumentError(f"{STOP.name} needs the request id of the request that shall end")
+        self._outbox.stop(client_id)
 
     def close(self) -> None:
         """Stop the engine; what is in flight ends with an error."""
         self._engine.close()
         self._outbox.close()
 
-    def _read(self, request: pb_utils.InferenceRequest) -> tuple[list[list[int]], list[Answer], bool]:
-        arrays = codec.read_arrays(request)
+    def _read(self, arrays: codec.Arrays, controls: list[dict[str, Any]]) -> tuple[list[list[int]], list[Row]]:
         input_ids, lengths = arrays[INPUT_IDS.name], arrays[INPUT_LENGTHS.name]
-        rows = len(input_ids)
-        controls = codec.engine_controls(arrays, rows)
-        if len({bool(c.get(STREAM.name, False)) for c in controls}) > 1:
-            raise InvalidArgumentError(f"{STREAM.name} must be the same for every row of a request")
+        count = len(controls)
+        for control, default in ((STREAM, False), (NUM_RETURN_SEQUENCES, 1), (BEAM_WIDTH, 1)):
+            if len({c.get(control.name, default) for c in controls}) > 1:
+                raise InvalidArgumentError(f"{control.name} must be the same for every row of a request")
         prompts: list[list[int]] = []
-        answers: list[Answer] = []
-        for row in range(rows):
+        rows: list[Row] = []
+        for index in range(count):
             try:
-                ids = self._prompt(input_ids[row], int(lengths[row][0]))
-                answers.append(self._answer(controls[row], len(ids)))
+                ids = self._prompt(input_ids[index], int(lengths[index][0]))
+                rows.append(self._row(controls[index], len(ids)))
             except ConchError as error:
-                if rows > 1:
-                    raise type(error)(f"row {row}: {error.message}", mend=error.mend) from None
+                if count > 1:
+                    raise type(error)(f"row {index}: {error.message}", mend=error.mend) from None
                 raise
             prompts.append(ids)
-        receipts = arrays.get(SEND_RECEIPTS.name)
-        return prompts, answers, receipts is not None and bool(receipts.all())
+        return prompts, rows
 
     def _prompt(self, row: Any, length: int) -> list[int]:
         if not 1 <= length <= len(row):
@@ -116,15 +137,13 @@ class EngineStage:
             raise InvalidArgumentError(f"{INPUT_IDS.name} must be in [0, {self._limits.vocab_size}), got {bad}")
         return ids
 
-    def _answer(self, controls: dict[str, Any], input_tokens: int) -> Answer:
+    def _row(self, controls: dict[str, Any], input_tokens: int) -> Row:
         params = resolve(controls, input_tokens, self._limits)
-        return Answer(
-            request_id=next(self._request_ids),
-            params=params,
-            input_tokens=input_tokens,
-            context=ContextTracker(self._table),
-            matcher=StopMatcher(self._table, params.stop_words) if params.stop_words else None,
-        )
+        answers = [Answer(ContextTracker(self._table), self._matcher(params)) for _ in range(params.num_sequences)]
+        return Row(next(self._request_ids), params, input_tokens, answers)
+
+    def _matcher(self, params: SamplingParams) -> StopMatcher | None:
+        return StopMatcher(self._table, params.stop_words) if params.stop_words else None
 
     def _detokenizer_answers(self) -> bool:
         """Let the detokenizer decode nothing, and wait for it; False if there is none."""

@@ -20,12 +20,13 @@ from collections.abc import Callable
 import triton_python_backend_utils as pb_utils
 
 from conch.contract import RECEIPT
-from conch.engines.base import Engine, TokenSink
+from conch.engines.base import Engine, EngineState, Tokens, TokenSink
 from conch.errors import CancelledError, ConchError
 from conch.triton import codec
-from conch.triton.answers import Answer, Call, chunk, whole
+from conch.triton.answers import Answer, Call, Row, chunk, whole
 from conch.triton.cancel_watch import CancelWatch, Watched
 from conch.triton.guard import as_conch_error
+from conch.triton.monitor import FAILED, Monitor
 from conch.triton.receipts import ReceiptBook
 
 _log = logging.getLogger(__name__)
@@ -37,15 +38,17 @@ class Outbox(TokenSink, Watched):
     Args:
         max_responses_per_step: streams that send after one step of the engine, first and last tokens not counted.
         prove: of conch.triton.cancel_watch.
+        monitor: is told what happens.
     """
 
-    def __init__(self, max_responses_per_step: int, prove: Callable[[], bool]) -> None:
+    def __init__(self, max_responses_per_step: int, prove: Callable[[], bool], monitor: Monitor) -> None:
+        self._monitor = monitor
         self._max_responses_per_step = max_responses_per_step
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
-        self._answers: dict[int, Answer] = {}
-        self._ready: list[Answer] = []  # to be sent now
-        self._turns: deque[Answer] = deque()  # have tokens, and wait for their turn
+        self._rows: dict[int, Row] = {}
+        self._ready: list[tuple[Row, Answer]] = []  # to be sent now
+        self._turns: deque[tuple[Row, Answer]] = deque()  # have tokens, and wait for their turn
         self._closed = False
         self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
         self._receipts = ReceiptBook()
@@ -73,34 +76,68 @@ class Outbox(TokenSink, Watched):
             call: the call.
             receipts: whether a detokenizer is there to write them. Only streams can ask for them.
         """
+        now = time.time_ns()
+        for row in call.rows:
+            row.arrival_ns = now
+            self._monitor.arrived(row)
         with self._lock:
             call.via_ensemble = receipts
-            if receipts and call.answers[0].params.stream:
+            if receipts and call.rows[0].params.stream:
                 call.receipt = self._receipts.lend()
-            for answer in call.answers:
-                self._answers[answer.request_id] = answer
+            for row in call.rows:
+                self._rows[row.request_id] = row
+
+    def stop(self, client_id: str) -> None:
+        """End the calls that have a client's id; they get what is there, and the reason ``cancelled``."""
+        with self._lock:
+            rows = [r for r in self._rows.values() if r.call is not None and r.call.client_id == client_id]
+        for row in rows:
+            self._cancel(row.request_id)
+            with self._lock:
+                for answer in row.answers:
+                    if answer.finish_reason is None:
+                        answer.finish_reason = "cancelled"
+                        self._queue(row, answer, self._ready)
+                self._wake.notify()
 
     # --- TokenSink, on the engine's thread ---------------------------------------------------------------------------
 
-    def tokens(self, request_id: int, ids: list[int], finish_reason: str | None) -> None:
+    def scheduled(self, request_id: int) -> None:
+        row = self._rows.get(request_id)
+        if row is not None:
+            row.scheduled_ns = time.time_ns()
+
+    def tokens(self, event: Tokens) -> None:
+        row = self._rows.get(event.request_id)
+        if row is None:
+            return
+        if event.ids:
+            now = time.time_ns()
+            gap_ns = now - row.last_token_ns if row.last_token_ns else 0
+            row.first_token_ns = row.first_token_ns or now
+            row.last_token_ns = now
+            row.output_tokens += len(event.ids)
+            self._monitor.tokens(row, len(event.ids), gap_ns)
+        answer = row.answers[event.sequence]
         with self._lock:
-            answer = self._answers.get(request_id)
-            if answer is None:
+            if answer.finish_reason is not None:  # stopped meanwhile
                 return
-            answer.fresh.extend(ids)
-            answer.finish_reason = finish_reason
-            if finish_reason or (answer.params.stream and not answer.begun):
+            answer.fresh.extend(event.ids)
+            answer.fresh_log_probs.extend(event.log_probs)
+            answer.finish_reason = event.finish_reason
+            if event.finish_reason or (row.params.stream and not answer.begun):
                 answer.begun = True
-                self._queue(answer, self._ready)
-            elif not answer.queued and (answer.params.stream or answer.matcher):
-                self._queue(answer, self._turns)
+                self._queue(row, answer, self._ready)
+            elif not answer.queued and (row.params.stream or answer.matcher):
+                self._queue(row, answer, self._turns)
 
     def failed(self, request_id: int, error: ConchError) -> None:
         with self._lock:
-            answer = self._answers.get(request_id)
-            if answer is not None:
+            row = self._rows.get(request_id)
+            answer = None if row is None else row.open_answer
+            if row is not None and answer is not None:
                 answer.error = error
-                self._queue(answer, self._ready)
+                self._queue(row, answer, self._ready)
 
     def step_done(self) -> None:
         with self._lock:
@@ -109,11 +146,14 @@ class Outbox(TokenSink, Watched):
             if self._ready:
                 self._wake.notify()
 
+    def state(self, state: EngineState) -> None:
+        self._monitor.state(state)
+
     @staticmethod
-    def _queue(answer: Answer, line: list[Answer] | deque[Answer]) -> None:
+    def _queue(row: Row, answer: Answer, line: list[tuple[Row, Answer]] | deque[tuple[Row, Answer]]) -> None:
         """Let an answer wait in ``line``. It may stand in both lines; whichever comes first empties it."""
         answer.queued = True
-        line.append(answer)
+        line.append((row, answer))
 
     # --- on the outbox's own threads ---------------------------------------------------------------------------------
 
@@ -125,54 +165,68 @@ class Outbox(TokenSink, Watched):
                         return
                     self._wake.wait()
                 ready, self._ready = self._ready, []
-            for answer in ready:
+            for row, answer in ready:
                 with self._lock:
                     if not answer.queued:
                         continue
                     fresh, answer.fresh = answer.fresh, []
+                    answer.held_log_probs += answer.fresh_log_probs
+                    answer.fresh_log_probs = []
                     reason, error = answer.finish_reason, answer.error
                     answer.queued = False
                 try:
-                    self._deliver(answer, fresh, reason, error)
+                    self._deliver(row, answer, fresh, reason, error)
                 except Exception as unexpected:
-                    self._fail(answer, as_conch_error(unexpected))
+                    self._fail(row, as_conch_error(unexpected))
 
-    def _deliver(self, answer: Answer, fresh: list[int], reason: str | None, error: ConchError | None) -> None:
-        call = answer.call
+    def _deliver(
+        self, row: Row, answer: Answer, fresh: list[int], reason: str | None, error: ConchError | None
+    ) -> None:
+        call = row.call
         assert call is not None
         if call.closed or answer.ended:
             return
         if error is not None:
-            self._fail(answer, error)
+            self._fail(row, error)
             return
         answer.generated_tokens += len(fresh)
-        self._release(answer, fresh, reason)
+        self._release(row, answer, fresh, reason)
         if answer.ended:
-            call.open_rows -= 1
-            self._forget(answer)
-        last = call.open_rows == 0
-        if answer.params.stream:
+            call.open_answers -= 1
+            if row.open_answer is None:
+                self._forget(row, answer.ended)
+        last = call.open_answers == 0
+        if row.params.stream:
             if answer.ids or answer.ended:
-                self._send(call, chunk(answer), last)
+                self._send(call, chunk(row, answer), last)
         elif last:
-            self._send(call, whole(call.answers), last)
+            self._send(call, whole(call.rows), last)
 
-    def _release(self, answer: Answer, fresh: list[int], reason: str | None) -> None:
+    def _release(self, row: Row, answer: Answer, fresh: list[int], reason: str | None) -> None:
         """Move what may be sent from ``fresh`` to ``answer.ids``."""
         matcher = answer.matcher
         if matcher is None:
-            answer.ids += fresh
+            self._put(answer, fresh)
             answer.ended = reason
             return
         release = matcher.feed(fresh)
-        answer.ids += release.ids
+        self._put(answer, release.ids)
         if not release.stopped and reason is not None:
             release = matcher.flush()
-            answer.ids += release.ids
+            self._put(answer, release.ids)
         answer.trim_chars = release.trim_chars
         if release.stopped and reason is None:
-            self._cancel(answer.request_id)
+            self._cancel(row.request_id)
         answer.ended = "stop" if release.stopped else reason
+
+    @staticmethod
+    def _put(answer: Answer, ids: list[int]) -> None:
+        """Tokens leave the matcher in the order in which they came, so their log probs do."""
+        answer.ids += ids
+        if answer.held_log_probs:
+            log_probs, answer.held_log_probs = answer.held_log_probs[: len(ids)], answer.held_log_probs[len(ids) :]
+            answer.log_probs += log_probs
+            answer.cum_log_prob += sum(log_probs)
 
     def _send(self, call: Call, tensors: list[pb_utils.Tensor], last: bool) -> None:
         if last:
@@ -193,15 +247,15 @@ class Outbox(TokenSink, Watched):
         if call.receipt is not None:
             self._receipts.give_back(call.receipt)
 
-    def _fail(self, answer: Answer, error: ConchError) -> None:
+    def _fail(self, row: Row, error: ConchError) -> None:
         """End the whole call: Triton has one error for all its rows."""
-        call = answer.call
+        call = row.call
         if call is None or call.closed:
             return
-        for other in call.answers:
-            if not other.ended:
+        for other in call.rows:
+            if other.open_answer is not None:
                 self._cancel(other.request_id)
-            self._forget(other)
+            self._forget(other, "cancelled" if isinstance(error, CancelledError) else FAILED)
         try:
             self._send_last(call, codec.error_response(error))
         except Exception:
@@ -211,18 +265,20 @@ class Outbox(TokenSink, Watched):
         assert self._engine is not None
         self._engine.cancel(request_id)
 
-    def _forget(self, answer: Answer) -> None:
+    def _forget(self, row: Row, reason: str) -> None:
         with self._lock:
-            self._answers.pop(answer.request_id, None)
+            known = self._rows.pop(row.request_id, None)
+        if known is not None:
+            self._monitor.ended(row, reason)
 
     # --- Watched, on the watch's thread ------------------------------------------------------------------------------
 
     def open_calls(self) -> list[Call]:
         with self._lock:
-            return list({id(a.call): a.call for a in self._answers.values() if a.call is not None}.values())
+            return list({id(r.call): r.call for r in self._rows.values() if r.call is not None}.values())
 
     def give_up(self, call: Call) -> None:
-        answer = call.open_answer
-        if answer is not None:
-            self.failed(answer.request_id, CancelledError("the request was cancelled by its client"))
+        row = next((r for r in call.rows if r.open_answer is not None), None)
+        if row is not None:
+            self.failed(row.request_id, CancelledError("the request was cancelled by its client"))
             self.step_done()

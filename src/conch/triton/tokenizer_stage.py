@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from conch.contract import INPUT_IDS, INPUT_LENGTHS, MESSAGES, SEND_RECEIPTS, TEXT_INPUT, TOKENIZER
+from conch.contract import INPUT_IDS, INPUT_LENGTHS, MESSAGES, SEND_RECEIPTS, STOP, TEXT_INPUT, TOKENIZER
 from conch.errors import ConchError, InvalidArgumentError
 from conch.repository.settings import ReleaseSettings
 from conch.sampling import resolve
@@ -47,6 +47,8 @@ class TokenizerStage:
     def _one(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         codec.refuse_unknown_parameters(request, _INPUT_NAMES)
         arrays = codec.read_arrays(request)
+        if STOP.name in arrays and arrays[STOP.name].any():
+            return self._stop(arrays)
         texts, messages = arrays.get(TEXT_INPUT.name), arrays.get(MESSAGES.name)
         if texts is not None and messages is not None:  # KServe clients that must fill every string send an empty one
             if not any(texts.flat):
@@ -73,6 +75,17 @@ class TokenizerStage:
                 pb_utils.Tensor(INPUT_IDS.name, padded),
                 codec.tensor(INPUT_LENGTHS, lengths, (rows, 1)),
                 codec.tensor(SEND_RECEIPTS, [True] * rows, (rows, 1)),
+                *codec.engine_tensors(arrays),
+            ]
+        )
+
+    def _stop(self, arrays: codec.Arrays) -> pb_utils.InferenceResponse:
+        """A request to end others has no prompt; the engine reads its id."""
+        dims = (len(arrays[STOP.name]), 1)
+        return pb_utils.InferenceResponse(
+            [
+                codec.tensor(INPUT_IDS, np.full(dims, self._limits.pad_token_id), dims),
+                codec.tensor(INPUT_LENGTHS, np.ones(dims), dims),
                 *codec.engine_tensors(arrays),
             ]
         )

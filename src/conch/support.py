@@ -1,0 +1,39 @@
+"""What each runtime cannot honour. A control that is not listed for a runtime is honoured by it."""
+
+from __future__ import annotations
+
+from conch.contract import (
+    BAD_WORDS,
+    BEAM_WIDTH,
+    EARLY_STOPPING,
+    GUIDED_DECODING_GUIDE,
+    GUIDED_DECODING_GUIDE_TYPE,
+    LENGTH_PENALTY,
+    LORA_TASK_ID,
+    NO_REPEAT_NGRAM_SIZE,
+    NUM_RETURN_SEQUENCES,
+    RETURN_CONTEXT_LOGITS,
+    RETURN_GENERATION_LOGITS,
+    RETURN_LOG_PROBS,
+    Control,
+)
+from conch.spec import Runtime
+
+_NO_LOGITS = dict.fromkeys(
+    (RETURN_CONTEXT_LOGITS, RETURN_GENERATION_LOGITS),
+    "it gives no logits out; return_log_probs gives the log probs of the tokens that were chosen",
+)
+_NO_MODEL = "it has no model"
+
+# runtime -> control -> why not
+REFUSED: dict[Runtime, dict[Control, str]] = {
+    Runtime.OPENVINO: {LORA_TASK_ID: "it loads no adapters", **_NO_LOGITS},
+    Runtime.ECHO: dict.fromkeys(
+        (
+            BAD_WORDS, BEAM_WIDTH, NUM_RETURN_SEQUENCES, LENGTH_PENALTY, EARLY_STOPPING, NO_REPEAT_NGRAM_SIZE,
+            GUIDED_DECODING_GUIDE_TYPE, GUIDED_DECODING_GUIDE, LORA_TASK_ID, RETURN_LOG_PROBS, RETURN_CONTEXT_LOGITS,
+            RETURN_GENERATION_LOGITS,
+        ),
+        _NO_MODEL,
+    ),
+}  # fmt: skip
