@@ -364,7 +364,7 @@ ALIASES: dict[str, Control] = {"random_seed": SEED, "min_length": MIN_TOKENS}
 # Request parameters that Triton or its clients add on their own: not fields of the contract, and no misspelling.
 TRITON_PARAMETERS = frozenset(
     {
-        "id", "priority", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output",
+        "id", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output",
         "triton_enable_empty_final_response", "triton_final_response", "headers", "classification",
     }
 )  # fmt: skip

@@ -145,7 +145,7 @@ def test_a_config_that_does_not_fit_fails_the_load_in_one_sentence(tmp_path: Pat
             "input top_k of tokenizer must be ('TYPE_INT32', [1]), config.pbtxt says",
         ),
         ('"name": "input_lengths"', '"name": "lengths"', "output input_lengths of tokenizer must be"),
-        ("TYPE_UINT64", "TYPE_INT64", "input random_seed of tokenizer must be ('TYPE_UINT64', [1])"),
+        ("TYPE_UINT64", "TYPE_INT64", "input lora_task_id of tokenizer must be ('TYPE_UINT64', [1])"),
     ):
         changed = {**arguments, "model_config": arguments["model_config"].replace(old, new)}
         assert changed != arguments

@@ -46,9 +46,17 @@ def test_controls_are_handed_on_as_they_came_under_the_engine_s_names(stages: St
         "repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 2.0, "seed": 2**64 - 1,
         "end_id": 5, "pad_id": 6, "stop_words": np.array([[b"a", b""]], dtype=np.object_), "stream": True,
         "return_num_input_tokens": True, "return_num_output_tokens": True, "exclude_input_in_output": True,
+        "bad_words": np.array([[b""]], dtype=np.object_), "beam_width": 1, "num_return_sequences": 1,
+        "length_penalty": 1.0, "early_stopping": False, "no_repeat_ngram_size": 0, "guided_decoding_guide_type": b"",
+        "guided_decoding_guide": b"", "stop": False, "priority": -3, "timeout_ms": 1000, "return_log_probs": False,
+        "return_token_ids": True, "return_perf_metrics": True, "return_context_logits": False,
+        "return_generation_logits": False,
     }  # fmt: skip
     (output,) = stages.tokenize({"text_input": b"x", **values})
+    assert {c.name for c in CONTROLS} - set(values) == {"lora_task_id"}
     for control in CONTROLS:
+        if control.name not in values:
+            continue
         sent = values[control.name]
         expected = sent.tolist() if isinstance(sent, np.ndarray) else [[sent]]
         assert output[control.engine_name].tolist() == expected, control.name
@@ -103,7 +111,7 @@ def test_empty_messages_beside_a_text_are_none(stages: Stages) -> None:
     ],
 )
 def test_a_field_that_nobody_knows_is_refused(stages: Stages, field: str, hint: str) -> None:
-    (refused,) = stages.tokenize({"text_input": b"x"}, parameters={"priority": 1, field: 3})
+    (refused,) = stages.tokenize({"text_input": b"x"}, parameters={"timeout": 1, field: 3})
     assert refused == Refused("INVALID_ARGUMENT", f"unknown field {field}{hint}")
 
 

@@ -13,7 +13,7 @@ from conch.engines.echo import EchoEngine
 from conch.engines.factory import create_engine
 from conch.errors import UnavailableError
 from conch.spec import Engine as EngineSpec
-from conch.spec import Runtime
+from conch.spec import ModelSpec, Runtime, Source
 
 SLOW_MS = 60_000
 
@@ -138,6 +138,7 @@ def test_closing_ends_what_runs_and_what_waits(make_engine: Callable[..., EchoEn
 
 
 def test_a_spec_of_the_echo_runtime_makes_it(sink: Sink, tmp_path: Path) -> None:
-    engine = create_engine(EngineSpec(runtime=Runtime.ECHO), tmp_path, sink)
-    assert isinstance(engine, EchoEngine)
-    engine.close()
+    spec = ModelSpec(name="x", source=Source(uri="x.gguf"), engine=EngineSpec(runtime=Runtime.ECHO))
+    queue = create_engine(spec, tmp_path, sink)
+    assert isinstance(queue.engine, EchoEngine)
+    queue.close()

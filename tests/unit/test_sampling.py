@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from property_settings import examples
 
-from conch.contract import CONTROLS, DType
+from conch.contract import CONTROLS, LENGTH_PENALTY, NO_REPEAT_NGRAM_SIZE, DType
 from conch.errors import ConchError, InvalidArgumentError, UnsupportedError
-from conch.sampling import Limits, SamplingParams, check_values, resolve
+from conch.sampling import Guide, Limits, SamplingParams, check_values, resolve
 from conch.spec import Runtime
 
 LIMITS = Limits(
@@ -63,15 +63,104 @@ def test_every_control_arrives() -> None:
         "max_tokens": 5, "min_tokens": 2, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125,
         "repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 2.0, "seed": 2**64 - 1,
         "end_id": 5, "pad_id": 6, "stop_words": ["ä".encode(), b"b"], "stream": True, "return_num_input_tokens": True,
-        "return_num_output_tokens": True, "exclude_input_in_output": True,
+        "return_num_output_tokens": True, "exclude_input_in_output": True, "bad_words": [b"x", b"", b"x"],
+        "priority": -3, "timeout_ms": 1000, "return_log_probs": True, "return_token_ids": True,
+        "return_perf_metrics": True, "return_context_logits": False, "return_generation_logits": False, "stop": False,
     }  # fmt: skip
-    assert set(values) == {c.name for c in CONTROLS}
     params = resolve(values, 10, LIMITS)
     for name, value in values.items():
-        if name not in ("end_id", "stop_words", "exclude_input_in_output"):
+        if hasattr(params, name) and name not in ("bad_words", "stop_words"):
             assert getattr(params, name) == value, name
     assert params.end_ids == (5,)
-    assert params.stop_words == ("ä", "b")
+    assert (params.stop_words, params.bad_words) == (("ä", "b"), ("x",))
+    beams = {
+        "beam_width": 4, "num_return_sequences": 2, "length_penalty": 1.5, "early_stopping": True,
+        "no_repeat_ngram_size": 3,
+    }  # fmt: skip
+    params = resolve(beams, 10, LIMITS)
+    assert (params.beam_width, params.num_sequences, params.length_penalty) == (4, 2, 1.5)
+    assert (params.early_stopping, params.no_repeat_ngram_size) == (True, 3)
+    guide = {"guided_decoding_guide_type": b"regex", "guided_decoding_guide": "ä+".encode()}
+    assert resolve(guide, 10, LIMITS).guide == Guide("regex", "ä+")
+    assert {*values, *beams, *guide} == {c.name for c in CONTROLS} - {"lora_task_id"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"beam_width": 9}, "beam_width must be at most 8, got 9"),
+        ({"num_return_sequences": 9, "temperature": 1.0}, "num_return_sequences must be at most 8, got 9"),
+        ({"beam_width": 2, "stream": True}, "beam_width must be 1 when stream is true, got 2"),
+        (
+            {"num_return_sequences": 2, "temperature": 1.0, "stream": True},
+            "num_return_sequences must be 1 when stream is true, got 2",
+        ),
+        ({"beam_width": 2, "num_return_sequences": 3}, "num_return_sequences must be at most beam_width (2), got 3"),
+        (
+            {"beam_width": 2, "temperature": 0.5},
+            "beam_width must be 1 where the request asks to sample (temperature, top_k, top_p or min_p), got 2",
+        ),
+        (
+            {"num_return_sequences": 2},
+            "num_return_sequences must be 1 in greedy decoding, which has one answer; ask to sample (temperature), or "
+            "set beam_width; got 2",
+        ),
+        ({"length_penalty": 2.0}, "length_penalty needs beam_width > 1, got 2"),
+        ({"early_stopping": True}, "early_stopping needs beam_width > 1, got True"),
+        ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size needs beam_width > 1, got 2"),
+        (
+            {"guided_decoding_guide": b"a"},
+            "guided_decoding_guide needs guided_decoding_guide_type: one of json, json_schema, regex, ebnf_grammar",
+        ),
+        (
+            {"guided_decoding_guide_type": b"yaml"},
+            "guided_decoding_guide_type must be one of json, json_schema, regex, ebnf_grammar, got 'yaml'",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "guided_decoding_guide": b"{}"},
+            "guided_decoding_guide must be empty when guided_decoding_guide_type is json",
+        ),
+        (
+            {"guided_decoding_guide_type": b"regex"},
+            "guided_decoding_guide must not be empty when guided_decoding_guide_type is regex",
+        ),
+        (
+            {"guided_decoding_guide_type": b"regex", "guided_decoding_guide": b"a" * 1001},
+            "guided_decoding_guide must have at most 1000 bytes, got 1001",
+        ),
+        (
+            {"guided_decoding_guide_type": b"regex", "guided_decoding_guide": b"a\xff"},
+            "guided_decoding_guide must be valid UTF-8, got byte 0xff at offset 1",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "bad_words": [b"x"]},
+            "bad_words must be empty when guided_decoding_guide_type is set",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "end_id": -1},
+            "end_id must not be -1 when guided_decoding_guide_type is set: a guide has an end",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "beam_width": 2},
+            "beam_width must be 1 when guided_decoding_guide_type is set",
+        ),
+        ({"bad_words": [b"x" * 17]}, "bad_words must have at most 5 characters each, got 17"),
+        ({"timeout_ms": 0}, "timeout_ms must be a finite number >= 1, got 0"),
+        ({"lora_task_id": 1}, "lora_task_id is not supported by the runtime openvino: it loads no adapters"),
+    ],
+)
+def test_what_does_not_go_together(values: dict[str, Any], message: str) -> None:
+    with pytest.raises((InvalidArgumentError, UnsupportedError)) as caught:
+        resolve(values, 10, LIMITS)
+    assert str(caught.value) == message
+
+
+def test_a_runtime_refuses_what_it_cannot_do_and_takes_what_asks_for_nothing() -> None:
+    echo = replace(LIMITS, runtime=Runtime.ECHO)
+    neutral = {"beam_width": 1, "length_penalty": 1.0, "bad_words": [b""], "return_log_probs": False}
+    assert resolve(neutral, 10, echo) == resolve({}, 10, echo)
+    with pytest.raises(UnsupportedError, match=r"^beam_width is not supported by the runtime echo: it has no model$"):
+        resolve({"beam_width": 2}, 10, echo)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +231,15 @@ def test_the_ends_of_every_range(control: Any) -> None:
     low, high = control.allowed.low, control.allowed.high
     step = 1 if control.dtype is DType.INT32 else 1e-3
     limits = replace(LIMITS, max_seq_len=1 << 30)
+    needed = {"beam_width": 2} if control in (LENGTH_PENALTY, NO_REPEAT_NGRAM_SIZE) else {}
     if control.allowed.low_open:
-        assert refusal({control.name: low}, limits=limits)
+        assert refusal({**needed, control.name: low}, limits=limits)
     else:
-        check_values({control.name: low}, limits)
-        assert refusal({control.name: low - step}, limits=limits)
+        check_values({**needed, control.name: low}, limits)
+        assert refusal({**needed, control.name: low - step}, limits=limits)
     if high != math.inf:
-        check_values({control.name: high}, limits)
-        assert refusal({control.name: high + step}, limits=limits)
+        check_values({**needed, control.name: high}, limits)
+        assert refusal({**needed, control.name: high + step}, limits=limits)
 
 
 def test_the_context_bounds_prompt_and_answer() -> None:
@@ -184,11 +274,16 @@ NUMBERS = {
     DType.INT32: st.integers(-(2**31), 2**31 - 1), DType.FP32: st.floats(width=32), DType.BOOL: st.booleans(),
     DType.UINT64: st.integers(0, 2**64 - 1), DType.BYTES: st.lists(st.binary(max_size=8), max_size=5),
 }  # fmt: skip
+GUIDES = st.sampled_from([b"", b"json", b"regex", b"a+", b"\xff"])
+
+
+def _values_of(control: Any) -> Any:
+    return GUIDES if control.name.startswith("guided") else NUMBERS[control.dtype]
 
 
 @examples(300)
 @given(
-    st.fixed_dictionaries({}, optional={c.name: NUMBERS[c.dtype] for c in CONTROLS}),
+    st.fixed_dictionaries({}, optional={c.name: _values_of(c) for c in CONTROLS}),
     st.integers(1, 120),
 )
 def test_whatever_is_sent_is_consistent_or_refused(values: dict[str, Any], input_len: int) -> None:
