@@ -105,13 +105,15 @@ def write_echo_release(repository: Path, spec: ModelSpec, scratch: Path) -> Rele
 
 
 def build_repository(spec: str) -> Path:
-    """Build a spec of build_scripts/specs as a person would; kept in the cache, where the next run finds it.
+    """Build a spec of build_scripts/specs, or tests/specs, as a person would; kept in the cache for the next run.
 
     Raises:
         RuntimeError: the build failed; holds what it said.
     """
     repository = ROOT / ".cache" / "test-repositories" / spec
     spec_file = ROOT / "build_scripts" / "specs" / f"{spec}.yaml"
+    if not spec_file.exists():
+        spec_file = ROOT / "tests" / "specs" / spec_file.name
     command = [sys.executable, str(ROOT / "build_scripts" / "build.py"), f"--spec={spec_file}"]
     done = subprocess.run(
         [*command, f"--repository={repository}"], cwd=ROOT, capture_output=True, text=True, check=False

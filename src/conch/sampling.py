@@ -307,9 +307,10 @@ def resolve(values: Mapping[str, Any], input_len: int, limits: Limits) -> Sampli
 def _temperature(values: Mapping[str, Any]) -> float:
     """The temperature to sample with; 0 where the request, in whatever way, asks for greedy decoding."""
     top_k, top_p = values.get(contract.TOP_K.name, 0), values.get(contract.TOP_P.name, 1)
-    if top_k == 1 or top_p == 0:
+    min_p = values.get(contract.MIN_P.name, 0)
+    if top_k == 1 or top_p == 0 or min_p == 1:
         return 0.0
-    asks_to_sample = top_k > 1 or top_p < 1 or values.get(contract.MIN_P.name, 0) > 0
+    asks_to_sample = top_k > 1 or top_p < 1 or min_p > 0
     return float(values.get(contract.TEMPERATURE.name, 1.0 if asks_to_sample else 0.0))
 
 

@@ -177,6 +177,7 @@ def test_a_runtime_refuses_what_it_cannot_do_and_takes_what_asks_for_nothing() -
         ({"top_k": 2}, 1.0),
         ({"top_p": 0.9}, 1.0),
         ({"min_p": 0.1}, 1.0),
+        ({"min_p": 1.0, "temperature": 0.7}, 0.0),
         ({"top_k": 0, "top_p": 1.0, "min_p": 0.0}, 0.0),
         ({"seed": 7}, 0.0),
     ],
