@@ -455,3 +455,8 @@ HTTP_PORT_VARIABLE, DEFAULT_HTTP_PORT = "CONCH_HTTP_PORT", 8000
 GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT = "CONCH_GRPC_PORT", 8001
 METRICS_PORT_VARIABLE, DEFAULT_METRICS_PORT = "CONCH_METRICS_PORT", 8002
 HOST_VARIABLE = "CONCH_HOST"
+
+# --- what the supervisor reads in the engine's answers -----------------------------------------------------------
+
+# In the text of an UNAVAILABLE, after an attempt to start the engine's process has failed.
+ENGINE_CANNOT_START = "the engine cannot be started"

@@ -115,6 +115,8 @@ class Engine(_Model):
         max_input_len: most tokens of a prompt; default: max_seq_len - 1.
         max_seq_len: most tokens of prompt and answer together; default: the model's context.
         num_threads: threads of the engine; 0 is one per core.
+        step_timeout_s: longest time without a sign of life while there are requests, in seconds; then the engine's
+            process is killed and started anew. A step of max_num_tokens must fit.
         echo_ttft_ms, echo_itl_ms: what the echo engine plays.
     """
 
@@ -131,6 +133,7 @@ class Engine(_Model):
     max_input_len: int | None = Field(default=None, ge=1, le=1 << 24)
     max_seq_len: int | None = Field(default=None, ge=2, le=1 << 24)
     num_threads: int = Field(default=0, ge=0, le=1024)
+    step_timeout_s: int = Field(default=30, ge=1, le=3600)
     echo_ttft_ms: float = Field(default=0.0, ge=0, le=60_000)
     echo_itl_ms: float = Field(default=0.0, ge=0, le=60_000)
 
@@ -165,6 +168,8 @@ class Serving(_Model):
         max_guide_bytes: longest guide of guided decoding.
         max_queue_size: most rows that wait for the engine; more are refused with UNAVAILABLE. 0: no limit.
         queue_timeout_ms: longest wait of a row; then it is refused with UNAVAILABLE. 0: no limit.
+        twins: the models for clients whose dtypes or shapes ``ensemble`` does not take, or that want no stream
+            (docs/contract.md). They cost two small processes.
     """
 
     max_rows: int = Field(default=32, ge=1, le=1024)
@@ -176,6 +181,7 @@ class Serving(_Model):
     max_guide_bytes: int = Field(default=65_536, ge=1, le=1 << 20)
     max_queue_size: int = Field(default=1024, ge=0, le=1 << 20)
     queue_timeout_ms: int = Field(default=0, ge=0, le=86_400_000)
+    twins: bool = True
 
 
 class ModelSpec(_Model):

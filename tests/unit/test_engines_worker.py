@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -11,15 +12,18 @@ from multiprocessing.connection import Connection
 import pytest
 from engine_side import TIMEOUT_S, generation_request
 
-from conch.engines.base import Event, Failure, GenerationRequest, Tokens
+from conch.engines.base import EngineState, Event, Failure, GenerationRequest, Tokens
 from conch.engines.messages import Cancel, Step
-from conch.engines.worker import Worker
+from conch.engines.worker import EXIT_BROKEN, STATE_EVERY_S, Worker
 from conch.errors import Code, ConchError, InvalidArgumentError, UnavailableError
 
 
 @dataclass
 class ScriptedBatcher:
-    """Gives each request its prompt back, a token a step; 13 in a prompt is refused, 666 breaks the step."""
+    """Gives each request its prompt back, a token a step.
+
+    13 in a prompt is refused, 14 breaks its taking in, 666 the step; 77 takes a while and gives nothing back.
+    """
 
     live: dict[int, list[int]] = field(default_factory=dict)
     cancelled: list[int] = field(default_factory=list)
@@ -32,6 +36,8 @@ class ScriptedBatcher:
     def add(self, request: GenerationRequest) -> None:
         if 13 in request.input_ids:
             raise InvalidArgumentError("refused by the engine: 13")
+        if 14 in request.input_ids:
+            raise KeyError("inside")
         self.live[request.request_id] = list(request.input_ids)
 
     def cancel(self, request_id: int) -> None:
@@ -45,6 +51,9 @@ class ScriptedBatcher:
         events: list[Event] = []
         for request_id, ids in list(self.live.items()):
             token = ids.pop(0)
+            if token == 77:
+                time.sleep(0.01)
+                continue
             if not ids:
                 del self.live[request_id]
             if token == 0:
@@ -54,6 +63,9 @@ class ScriptedBatcher:
                 events.append(Tokens(request_id, [token], None if ids else "stop"))
         return events
 
+    def state(self) -> EngineState:
+        return EngineState(len(self.live) / 64)
+
 
 @dataclass
 class Running:
@@ -62,12 +74,19 @@ class Running:
     connection: Connection
     batcher: ScriptedBatcher
     thread: threading.Thread
+    exit_codes: list[int]
 
-    def receive(self) -> list[Event]:
+    def message(self) -> Step:
         assert self.connection.poll(TIMEOUT_S)
         message = self.connection.recv()
         assert isinstance(message, Step)
-        return message.events
+        return message
+
+    def receive(self) -> list[Event]:
+        """Of the next message that holds some."""
+        while not (events := self.message().events):
+            pass
+        return events
 
     def receive_until_ended(self, *request_ids: int) -> list[Event]:
         """Events until all of these have ended."""
@@ -85,10 +104,11 @@ def running() -> Iterator[Running]:
     ours, theirs = socket.socketpair()
     batcher = ScriptedBatcher()
     worker = Worker(Connection(theirs.detach()), batcher)
-    thread = threading.Thread(target=worker.run)
+    exit_codes: list[int] = []
+    thread = threading.Thread(target=lambda: exit_codes.append(worker.run()))
     thread.start()
     connection = Connection(ours.detach())
-    yield Running(connection, batcher, thread)
+    yield Running(connection, batcher, thread, exit_codes)
     connection.close()
     thread.join(TIMEOUT_S)
     assert not thread.is_alive()
@@ -144,7 +164,7 @@ def test_a_cancel_ends_a_request(running: Running) -> None:
     assert not running.batcher.busy
 
 
-def test_a_step_that_breaks_ends_what_runs_and_nothing_more(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_breaks_ends_what_runs_and_the_worker(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     running.connection.send(generation_request(4, [8]))
     running.receive_until_ended(4)
     running.connection.send(generation_request(2, [5] * 9_000))
@@ -157,8 +177,43 @@ def test_a_step_that_breaks_ends_what_runs_and_nothing_more(running: Running, ca
             Code.INTERNAL, "the engine failed while generating; the cause is in the server's log",
         )  # fmt: skip
     assert "native code" in caplog.text
-    running.connection.send(generation_request(3, [7]))
-    assert running.receive() == [Tokens(3, [7], "stop")]
+    running.thread.join(TIMEOUT_S)
+    assert running.exit_codes == [EXIT_BROKEN]
+
+
+def test_what_breaks_while_a_request_is_taken_in_ends_it_alone(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    running.connection.send(generation_request(1, [5, 6, 7]))
+    running.connection.send(generation_request(2, [14]))
+    events = running.receive_until_ended(1, 2)
+    assert error_of(events, 2).code is Code.INTERNAL
+    assert "inside" in caplog.text
+    assert "inside" not in str(error_of(events, 2))
+    assert Tokens(1, [7], "stop") in events
+
+
+def test_the_state_comes_now_and_then_even_if_there_are_no_tokens(running: Running) -> None:
+    running.connection.send(generation_request(1, [77] * 100 + [5]))
+    begun, states = time.monotonic(), 0
+    while not (message := running.message()).events:
+        assert message.state == EngineState(1 / 64)
+        states += 1
+    assert states >= 5
+    assert states <= (time.monotonic() - begun) / STATE_EVERY_S + 2, "more often than said"
+
+
+def test_the_state_comes_once_when_there_is_nothing_left_to_do(running: Running) -> None:
+    running.connection.send(generation_request(1, [5, 6, 7]))
+    messages = [running.message() for _ in range(3)]
+    assert messages[-1] == Step([Tokens(1, [7], "stop")], EngineState(0.0))
+    running.connection.send(generation_request(2, [5] * 9_000))
+    running.receive()
+    running.connection.send(Cancel(2))
+    begun = time.monotonic()
+    while running.message().state != EngineState(0.0):
+        assert time.monotonic() - begun < TIMEOUT_S
+    assert not running.connection.poll(3 * STATE_EVERY_S), "an idle worker goes on talking"
 
 
 def test_it_ends_with_the_connection_in_the_middle_of_work(running: Running) -> None:
@@ -167,3 +222,4 @@ def test_it_ends_with_the_connection_in_the_middle_of_work(running: Running) -> 
     running.connection.close()
     running.thread.join(TIMEOUT_S)
     assert not running.thread.is_alive()
+    assert running.exit_codes == [0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conch.engines.base import Event, GenerationRequest
+from conch.engines.base import EngineState, Event, GenerationRequest
 from conch.errors import ConchError
 
 
@@ -17,14 +17,19 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """Everything that one step produced."""
+    """Everything that one step produced, and now and then how the engine is.
+
+    As long as there are requests one comes at least every conch.engines.worker.STATE_EVERY_S, or with every step
+    where those take longer: who hears nothing for long knows that the worker hangs.
+    """
 
     events: list[Event]
+    state: EngineState | None = None
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """Give a request up."""
+    """Give a request up. Answered with a Step that holds the state."""
 
     request_id: int
 

@@ -125,11 +125,13 @@ class OpenVinoBatcher(Batcher):
         self._ignored = openvino_genai.GenerationStatus.IGNORED
         self._pipeline = create_pipeline(engine_dir, spec)
         self._live: dict[int, tuple[Any, SamplingParams]] = {}  # request id -> GenerationHandle, controls
-        self._cancelled = False  # blocks of a cancelled request wait for a step to be freed
+        # Steps until get_metrics tells the truth: usage is noted at the beginning of a step, and blocks are freed at
+        # its end. A request that was cancelled is computed once more before.
+        self._unsettled_steps = 0
 
     @property
     def busy(self) -> bool:
-        return bool(self._live) or self._cancelled
+        return bool(self._live) or self._unsettled_steps > 0
 
     def add(self, request: GenerationRequest) -> None:
         import openvino
@@ -146,11 +148,11 @@ class OpenVinoBatcher(Batcher):
         live = self._live.pop(request_id, None)
         if live is not None:
             live[0].cancel()
-            self._cancelled = True
+            self._unsettled_steps = 2
 
     def step(self) -> list[Event]:
-        self._cancelled = False
         self._pipeline.step()
+        self._unsettled_steps = max(0, self._unsettled_steps - 1)
         events: list[Event] = []
         for request_id, (handle, params) in self._live.items():
             if handle.can_read():
@@ -167,7 +169,8 @@ class OpenVinoBatcher(Batcher):
         for event in events:
             if isinstance(event, Failure) or event.finish_reason is not None:
                 self._live.pop(event.request_id, None)
+                self._unsettled_steps = max(1, self._unsettled_steps)
         return events
 
     def state(self) -> EngineState:
-        return EngineState()
+        return EngineState(kv_cache_usage=self._pipeline.get_metrics().cache_usage / 100)

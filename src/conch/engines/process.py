@@ -2,29 +2,31 @@
 
 Two reasons. The engine's step keeps Python's global lock while it computes, and would keep Triton's process from
 sending. And a crash of native code takes down the worker alone: its requests end with UNAVAILABLE at once, and a new
-worker is started.
+worker is started. The same happens to a worker that stops answering.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-import subprocess
-import sys
 import threading
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-from conch.engines.base import Engine, Failure, GenerationRequest, TokenSink
-from conch.engines.messages import Cancel, Command, Started, Step
+from conch.contract import ENGINE_CANNOT_START
+from conch.engines.base import Engine, EngineState, Failure, GenerationRequest, TokenSink
+from conch.engines.messages import Cancel, Step
+from conch.engines.worker_link import WorkerLink
 from conch.errors import UnavailableError
 from conch.spec import Engine as EngineSpec
 
 _log = logging.getLogger(__name__)
 _WORKER = "conch.engines.worker"
 _CLOSE_TIMEOUT_S = 10
-_RESTART_PAUSE_S = 1.0  # between attempts to start a worker that does not come up
+_LOOK_S = 1.0  # how often it is looked whether the worker still answers
+# Pause before each attempt to start a worker after one that failed. A worker that ended soon counts as one: it would
+# otherwise be loaded again and again, as fast as the machine can.
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+_STEADY_S = 60.0
 
 
 class ProcessEngine(Engine):
@@ -40,147 +42,149 @@ class ProcessEngine(Engine):
     """
 
     def __init__(self, engine_dir: Path, spec: EngineSpec, sink: TokenSink) -> None:
-        self._command = [sys.executable, "-m", _WORKER, "{fd}", str(engine_dir), spec.model_dump_json()]
-        self._sink = sink
+        self._engine_dir, self._spec, self._sink = engine_dir, spec, sink
         self._lock = threading.Lock()  # of all below
         self._live: set[int] = set()
-        self._closed = False
-        self._connection: Connection | None = None
-        self._process, self._connection = self._start()
-        self._thread = threading.Thread(target=self._read_all, name="engine-reader", daemon=True)
+        self._owed = False  # the worker was told something, and has not answered yet
+        self._closed = threading.Event()
+        self._absence = ""  # why there is no worker
+        self._state = self._past = EngineState()  # of this worker and those before it; of those before it
+        self._link: WorkerLink | None = WorkerLink(_WORKER, engine_dir, spec)
+        self._thread = threading.Thread(target=self._run, args=(self._link,), name="engine-reader", daemon=True)
         self._thread.start()
 
     def submit(self, request: GenerationRequest) -> None:
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise UnavailableError("the engine is shutting down")
-            if self._connection is None:
-                raise UnavailableError("the engine is being restarted; try again in a few seconds")
+            if self._link is None:
+                raise UnavailableError(self._absence)
             self._live.add(request.request_id)
-            self._send(request)
+            self._owed = True
+            self._link.send(request)
 
     def cancel(self, request_id: int) -> None:
         with self._lock:
-            if request_id in self._live:
+            if request_id in self._live and self._link is not None:
                 self._live.discard(request_id)
-                self._send(Cancel(request_id))
+                self._owed = True
+                self._link.send(Cancel(request_id))
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
-            if self._connection is not None:
-                # Ends the worker, and with it the reading thread: shutdown, since close alone would not wake the
-                # reader.
-                with socket.socket(fileno=self._connection.fileno()) as ours:
-                    ours.shutdown(socket.SHUT_RDWR)
-                    ours.detach()
+            self._closed.set()
+            if self._link is not None:
+                self._link.shut()
         self._thread.join(_CLOSE_TIMEOUT_S)
 
-    def _send(self, command: Command) -> None:
-        assert self._connection is not None
-        try:
-            self._connection.send(command)
-        except OSError:  # the worker is gone; the reading thread is about to see it and fails what is live
-            _log.warning("the engine process is gone")
+    # --- on the reading thread ---------------------------------------------------------------------------------------
 
-    def _start(self) -> tuple[subprocess.Popen[bytes], Connection]:
-        """Start a worker and wait until it has loaded the engine.
-
-        Raises:
-            ConchError: it cannot.
-        """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fd = theirs.fileno()
-            command = [part.replace("{fd}", str(fd)) if part == "{fd}" else part for part in self._command]
-            process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)
-        connection = Connection(ours.detach())
-        try:
-            started = connection.recv()
-        except (EOFError, OSError):
-            raise UnavailableError(f"the engine process ended while loading ({_how(process)})") from None
-        assert isinstance(started, Started)
-        if started.error is not None:
-            process.wait()
-            raise started.error
-        return process, connection
-
-    def _read_all(self) -> None:
+    def _run(self, link: WorkerLink) -> None:
+        failures = 0
         while True:
-            self._read_until_end()
-            with self._lock:
-                live, self._live = self._live, set()
-                closed, self._connection = self._closed, None
-            reason = "the engine is shutting down" if closed else f"the engine process ended ({_how(self._process)})"
-            for request_id in live:
-                self._sink.failed(request_id, UnavailableError(reason))
-            self._sink.step_done()
-            if closed:
-                _stop(self._process)
+            begun = time.monotonic()
+            hung = self._read_until_end(link)
+            self._without_worker(link, hung)
+            if self._closed.is_set():
                 return
-            _log.error("%s; %d requests were in flight; a new one is started", reason, len(live))
-            if not self._restart():
+            # After the first of them a new one is started at once.
+            failures = 0 if time.monotonic() - begun >= _STEADY_S else failures + 1
+            new_link = self._new_link(max(0, failures - 1))
+            if new_link is None:
                 return
+            link = new_link
 
-    def _read_until_end(self) -> None:
-        connection, sink = self._connection, self._sink
-        assert connection is not None
+    def _read_until_end(self, link: WorkerLink) -> bool:
+        """Deliver what comes until the worker ends or is ended; True if it did not answer any more."""
+        look_s = min(_LOOK_S, self._spec.step_timeout_s / 4)
+        silent_s = 0.0
         while True:
             try:
-                message = connection.recv()
-            except (EOFError, OSError):
-                connection.close()
-                return
-            assert isinstance(message, Step)
-            ended = []
-            for event in message.events:
-                if event.request_id not in self._live:  # cancelled while this was on its way
-                    continue
-                if isinstance(event, Failure):
-                    ended.append(event.request_id)
-                    sink.failed(event.request_id, event.error)
-                else:
-                    if event.finish_reason:
-                        ended.append(event.request_id)
-                    sink.tokens(event)
-            sink.step_done()
-            if ended:
-                with self._lock:
-                    self._live.difference_update(ended)
+                message = link.receive(look_s)
+            except EOFError:
+                return False
+            if message is not None:
+                silent_s = 0.0
+                self._deliver(message)
+            # Looks are counted, not time: if this process was stopped as well, the worker is not to blame.
+            elif self._owed:
+                silent_s += look_s
+                if silent_s >= self._spec.step_timeout_s:
+                    link.kill()
+                    return True
 
-    def _restart(self) -> bool:
-        """Start workers until one comes up; False if the engine was closed meanwhile."""
-        while not self._closed:
+    def _deliver(self, message: Step) -> None:
+        ended = []
+        for event in message.events:
+            if event.request_id not in self._live:  # cancelled while this was on its way
+                continue
+            if isinstance(event, Failure):
+                ended.append(event.request_id)
+                self._sink.failed(event.request_id, event.error)
+            else:
+                if event.finish_reason:
+                    ended.append(event.request_id)
+                self._sink.tokens(event)
+        if message.events:
+            self._sink.step_done()
+        if message.state is not None:
+            self._tell_state(message.state)
+        with self._lock:
+            self._live.difference_update(ended)
+            self._owed = bool(self._live)
+
+    def _tell_state(self, state: EngineState) -> None:
+        """Hand on a worker's state; what is counted goes on from where the workers before it ended."""
+        self._state = EngineState(
+            state.kv_cache_usage,
+            self._past.prefix_query_tokens + state.prefix_query_tokens,
+            self._past.prefix_hit_tokens + state.prefix_hit_tokens,
+        )
+        self._sink.state(self._state)
+
+    def _without_worker(self, link: WorkerLink, hung: bool) -> None:
+        """The worker is gone: end its requests."""
+        with self._lock:
+            live, self._live = self._live, set()
+            self._link, self._owed = None, False
+            self._absence = "the engine is being restarted; try again in a few seconds"
+        how = link.remove()
+        if self._closed.is_set():
+            reason = "the engine is shutting down"
+        elif hung:
+            reason = f"the engine stopped answering for {self._spec.step_timeout_s} s"
+        else:
+            reason = f"the engine process ended ({how})"
+        for request_id in live:
+            self._sink.failed(request_id, UnavailableError(reason))
+        self._sink.step_done()
+        self._past = self._state
+        self._tell_state(EngineState())
+        if not self._closed.is_set():
+            _log.error("%s; %d requests were in flight; a new one is started", reason, len(live))
+
+    def _new_link(self, failures: int) -> WorkerLink | None:
+        """Start workers until one comes up; None if the engine was closed meanwhile."""
+        while True:
+            if self._closed.wait(_pause_s(failures)):
+                return None
             begun = time.monotonic()
             try:
-                process, connection = self._start()
+                link = WorkerLink(_WORKER, self._engine_dir, self._spec)
             except Exception as error:
-                _log.error("the engine process cannot be started: %s", error)
-                time.sleep(_RESTART_PAUSE_S)
+                failures += 1
+                text = "%s: %s; attempt %d failed, the next one is in %g s"
+                _log.error(text, ENGINE_CANNOT_START, error, failures, _pause_s(failures))
+                self._absence = f"{ENGINE_CANNOT_START}; the cause is in the server's log"
                 continue
             with self._lock:
-                if not self._closed:
-                    self._process, self._connection = process, connection
+                if not self._closed.is_set():
+                    self._link = link
                     _log.info("a new engine process is ready after %.1f s", time.monotonic() - begun)
-                    return True
-            connection.close()
-            _stop(process)
-        return False
+                    return link
+            link.remove()
+            return None
 
 
-def _how(process: subprocess.Popen[bytes]) -> str:
-    """How a process ended."""
-    try:
-        code = process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        code = process.wait()
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(_CLOSE_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _pause_s(failures: int) -> float:
+    return _PAUSES_S[min(failures, len(_PAUSES_S)) - 1] if failures else 0.0
