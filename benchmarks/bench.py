@@ -26,6 +26,7 @@ from conch.contract import DEFAULT_GRPC_PORT, DEFAULT_HOST, ENGINE, GRPC_PORT_VA
 from conch.repository.check import check_repository
 
 PROMPT_TOKENS = ANSWER_TOKENS = 64
+PREFIX_TOKENS = 600
 REQUESTS = {1: 4, 16: 48, 64: 128}  # concurrency -> requests of one measurement
 KINDS = ("bare", "streamed", "whole")
 
@@ -116,6 +117,13 @@ class Bench:
             served += run_load(self._target, [second.text], 1, 2, stream=True).ttft_ms
         return bare, served
 
+    def prefix_ttft_ms(self) -> tuple[float, float]:
+        """TTFT of a long prompt that is new, and again when its blocks are in the prefix cache."""
+        self._seed += 1
+        (prompt,) = self._prompts.make(1, PREFIX_TOKENS, self._seed)
+        first, second = (run_load(self._target, [prompt.text], 1, 2, stream=True).ttft_ms[0] for _ in range(2))
+        return first, second
+
 
 def summary(values: Sequence[float]) -> dict[str, float]:
     """Median with its spread."""
@@ -137,6 +145,7 @@ def run(bench: Bench, rounds: int, levels: Sequence[int], say: Callable[[str], N
                 rates.setdefault((concurrency, kind), []).append(m.tokens_per_s)
                 say(f"round {number + 1}/{rounds}  {concurrency:>2} concurrent  {kind:<8}  {m.tokens_per_s:7.0f} tok/s")
     bare_ttft, served_ttft = bench.idle_ttft_ms(10 * rounds)
+    prefix = [bench.prefix_ttft_ms() for _ in range(rounds)]
     levels_out = {}
     for concurrency in levels:
         bare = rates[concurrency, "bare"]
@@ -156,6 +165,12 @@ def run(bench: Bench, rounds: int, levels: Sequence[int], say: Callable[[str], N
             "bare": summary(bare_ttft),
             "ensemble": summary(served_ttft),
             "added": statistics.median(served_ttft) - statistics.median(bare_ttft),
+        },
+        "prefix_ttft_ms": {
+            "prompt_tokens": PREFIX_TOKENS,
+            "first": summary([first for first, _ in prefix]),
+            "again": summary([again for _, again in prefix]),
+            "first_over_again": summary([first / again for first, again in prefix]),
         },
         "measurements": [asdict(m) for m in measured],
     }
@@ -180,6 +195,11 @@ def table(result: dict[str, Any]) -> str:
     lines.append(
         f"TTFT at idle: bare {cell(ttft['bare'], 1)} ms, ensemble {cell(ttft['ensemble'], 1)} ms, "
         f"added {ttft['added']:.1f} ms (difference of the medians)"
+    )
+    prefix = result["prefix_ttft_ms"]
+    lines.append(
+        f"TTFT of a prompt of {prefix['prompt_tokens']} tokens: new {cell(prefix['first'], 0)} ms, again "
+        f"{cell(prefix['again'], 0)} ms, ratio {cell(prefix['first_over_again'], 1)}"
     )
     streamed = [m for m in result["measurements"] if m["kind"] == "streamed"]
     tokens = sum(REQUESTS[m["concurrency"]] for m in streamed) * ANSWER_TOKENS
