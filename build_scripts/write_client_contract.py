@@ -11,15 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from conch import contract
-from conch.contract import Control, DType
+from conch.contract import Control, DType, TensorSpec
 
 TARGET = Path(__file__).resolve().parents[1] / "client" / "src" / "conch_client" / "_contract.py"
 
-# `stream` is not a parameter of the client: its two methods, generate and stream, say it.
-CONTROLS = tuple(c for c in contract.CONTROLS if c is not contract.STREAM)
+# `stream` and `stop` are no parameters of the client: its methods generate, stream and cancel say it.
+CONTROLS = tuple(c for c in contract.CONTROLS if c not in (contract.STREAM, contract.STOP))
+
+_GUIDES = ("GUIDED_DECODING_GUIDE_TYPE", "GUIDED_DECODING_GUIDE")
+_OUTPUTS = (
+    "FINISH_REASON", "NUM_INPUT_TOKENS", "NUM_OUTPUT_TOKENS", "OUTPUT_LOG_PROBS", "CUM_LOG_PROBS", "TOKEN_IDS",
+)  # fmt: skip
 
 _PYTHON_TYPES = {
     DType.BYTES: "str",
@@ -65,18 +71,29 @@ def _quoted(value: str | int) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _names(name: str, tensors: Iterable[TensorSpec]) -> list[str]:
+    return [f"{name} = (", *(f"    {_quoted(tensor.name)}," for tensor in tensors), ")"]
+
+
 def render() -> str:
     """The module's source text."""
     lines = [_HEAD, "class Parameters(TypedDict, total=False):", '    """Keyword arguments of a generation."""', ""]
     lines += [f"    {c.name}: {python_type(c)}" for c in CONTROLS]
     lines += ["", "", "CONTROLS: dict[str, Control] = {"]
     lines += [f'    "{c.name}": Control("{c.dtype.value}", {c.dims!r}, {_quoted(c.doc)}),' for c in CONTROLS]
-    lines += ["}", f"STREAM = {_quoted(contract.STREAM.name)}", ""]
+    lines += ["}"]
+    lines += [f"{name} = {_quoted(getattr(contract, name).name)}" for name in ("STREAM", "STOP")]
+    lines += [f"{name} = {_quoted(getattr(contract, name).name)}" for name in _GUIDES]
+    lines += [""]
     lines += ["# Text inputs, BYTES of dims (1,), and outputs."]
-    for name in ("TEXT_INPUT", "MESSAGES", "TEXT_OUTPUT", "FINISH_REASON", "NUM_INPUT_TOKENS", "NUM_OUTPUT_TOKENS"):
+    for name in ("TEXT_INPUT", "MESSAGES", "TEXT_OUTPUT", *_OUTPUTS):
         lines.append(f"{name} = {_quoted(getattr(contract, name).name)}")
+    lines += _names("PERF_TIMES", contract.PERF_TIMES) + _names("REPORTED", contract.REPORTED)
     lines += ["", f"DEFAULT_MODEL = {_quoted(contract.ENSEMBLE.name)}"]
-    lines += [f"MODELS = ({', '.join(_quoted(name) for name in contract.MODEL_NAMES)})"]
+    models = contract.model_names(twins=False)
+    lines += [f"MODELS = ({', '.join(map(_quoted, models))})"]
+    twins = [_quoted(name) for name in contract.model_names(twins=True) if name not in models]
+    lines += ["# A release may do without them.", f"TWINS = ({', '.join(twins)})"]
     lines += [f"ENSEMBLES = ({', '.join(_quoted(e.name) for e in contract.ENSEMBLES)})", ""]
     lines += ["# Ensemble -> contract's name of a tensor -> its name there, where it differs."]
     lines += ["RENAMES: dict[str, dict[str, str]] = {"]

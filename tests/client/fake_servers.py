@@ -22,12 +22,13 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 @dataclass(frozen=True)
 class Chunk:
-    """A response."""
+    """A response; with many answers, a list of each."""
 
-    text: str
-    finish_reason: str | None = None
-    num_output_tokens: int | None = None
+    text: str | list[str]
+    finish_reason: str | list[str] | None = None
+    num_output_tokens: int | list[int] | None = None
     num_input_tokens: int | None = None
+    more: dict[str, tuple[str, list[int], list[Any]]] = field(default_factory=dict)  # name -> dtype, shape, elements
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Drop:
     """HTTP alone: closes the connection in the middle."""
 
 
-NUMPY = {"BOOL": np.bool_, "INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
+NUMPY = {"BOOL": np.bool_, "INT32": np.int32, "INT64": np.int64, "UINT64": np.uint64, "FP32": np.float32}
 
 
 @dataclass
@@ -194,16 +195,25 @@ def _response(request: Any, chunk: Chunk, final: bool) -> Any:
     answer = pb.ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
     answer.parameters["triton_final_response"].bool_param = final
 
-    def add(name: str, datatype: str, raw: bytes) -> None:
-        answer.outputs.add(name=name, datatype=datatype, shape=[1, 1])
+    def add(name: str, datatype: str, shape: list[int], values: list[Any]) -> None:
+        answer.outputs.add(name=name, datatype=datatype, shape=shape)
+        texts = datatype == "BYTES"
+        raw = b"".join(map(bytes_tensor, values)) if texts else np.array(values, NUMPY[datatype]).tobytes()
         answer.raw_output_contents.append(raw)
 
-    add("OUTPUT_TEXT" if request.model_name == "llama_pipeline" else "text_output", "BYTES", bytes_tensor(chunk.text))
+    def add_each(name: str, datatype: str, value: Any) -> None:
+        values = value if isinstance(value, list) else [value]
+        add(name, datatype, [1, len(values)], values)
+
+    # Triton sends the outputs of an ensemble in an order of its own.
+    for name, (datatype, shape, values) in chunk.more.items():
+        add(name, datatype, shape, values)
+    add_each("OUTPUT_TEXT" if request.model_name == "llama_pipeline" else "text_output", "BYTES", chunk.text)
     if chunk.finish_reason is not None:
-        add("finish_reason", "BYTES", bytes_tensor(chunk.finish_reason))
+        add_each("finish_reason", "BYTES", chunk.finish_reason)
     for name in ("num_input_tokens", "num_output_tokens"):
         if getattr(chunk, name) is not None:
-            add(name, "INT32", struct.pack("<i", getattr(chunk, name)))
+            add_each(name, "INT32", getattr(chunk, name))
     return pb.ModelStreamInferResponse(infer_response=answer)
 
 
@@ -327,6 +337,7 @@ def _json(seen: Seen, chunk: Chunk) -> dict[str, Any]:
     return {
         "id": seen.request_id, "model_name": seen.model, "model_version": seen.version or "3", name: chunk.text,
         **{key: value for key, value in fields.items() if value is not None},
+        **{key: values[0] if len(values) == 1 else values for key, (_, _, values) in chunk.more.items()},
     }  # fmt: skip
 
 

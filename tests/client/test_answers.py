@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 
 import conch_client
 import pytest
-from askers import FAST_RETRY, Asker
+from askers import FAST_RETRY, KINDS, Asker
 from conch_client import (
+    Answer,
     CancelledError,
     Completion,
     ConchClientError,
@@ -17,6 +19,7 @@ from conch_client import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
+    PerfMetrics,
     Retry,
     UnavailableError,
     UnsupportedError,
@@ -50,9 +53,61 @@ def test_what_the_server_leaves_out_is_none(asker) -> None:
     assert len(answer.request_id) == 32
 
 
+NS = 1_700_000_000_000_000_000
+
+
+def test_log_probs_ids_and_times_of_a_stream(asker) -> None:
+    def of(ids: list[int], log_probs: list[float], total: float) -> dict:
+        return {
+            "token_ids": ("INT32", [1, 1, len(ids)], ids), "output_log_probs": ("FP32", [1, 1, len(ids)], log_probs),
+            "cum_log_probs": ("FP32", [1, 1], [total]),
+        }  # fmt: skip
+
+    names = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
+    offsets_ns = (0, 250_000, 12_000_000, 90_500_000)
+    times = {name: ("INT64", [1, 1], [NS + ns]) for name, ns in zip(names, offsets_ns, strict=True)}
+    asker.plans.plans = [[
+        Chunk("a", more=of([7, 8], [-0.5, -0.25], -0.75)), Chunk("b", more=of([9], [-1.0], -1.75)),
+        Chunk("", "stop", more={**of([], [], -1.75), **times}),
+    ]]  # fmt: skip
+    answer = asker.stream("x")
+    assert (answer.text, answer.token_ids, answer.log_probs) == ("ab", (7, 8, 9), (-0.5, -0.25, -1.0))
+    assert (answer.cum_log_prob, answer.alternatives) == (-1.75, ())
+    assert answer.perf_metrics == PerfMetrics(NS, 0.25, 12.0, 90.5)
+
+
+def test_many_answers_to_one_prompt(asker) -> None:
+    more = {
+        "token_ids": ("INT32", [1, 2, 3], [1, 2, 3, 4, 0, 0]),
+        "output_log_probs": ("FP32", [1, 2, 3], [-1.0, -2.0, -3.0, -4.0, 0.0, 0.0]),
+        "cum_log_probs": ("FP32", [1, 2], [-6.0, -4.0]),
+    }
+    asker.plans.plans = [[Chunk(["Grüße", ""], ["length", "stop"], [3, 1], 5, more)]]
+    answer = asker.generate("x", num_return_sequences=2)
+    assert answer.sequences == (
+        Answer("Grüße", "length", 3, (1, 2, 3), (-1.0, -2.0, -3.0), -6.0), Answer("", "stop", 1, (4,), (-4.0,), -4.0),
+    )  # fmt: skip
+    assert (answer.text, answer.finish_reason, answer.num_input_tokens) == ("Grüße", "length", 5)
+    assert answer.alternatives == answer.sequences[1:]
+
+
+def test_an_answer_without_a_token_has_no_times_of_tokens(asker) -> None:
+    times = {"arrival_time_ns": NS, "first_scheduled_time_ns": 0, "first_token_time_ns": 0, "last_token_time_ns": 0}
+    more = {name: ("INT64", [1, 1], [value]) for name, value in times.items()}
+    asker.plans.plans = [[Chunk("", "cancelled", more=more)]]
+    assert asker.generate("x").perf_metrics == PerfMetrics(NS, None, None, None)
+
+
+def test_outputs_that_do_not_fit_each_other(asker) -> None:
+    asker.plans.plans = [[Chunk(["a", "b"], ["stop", "stop", "stop"])]]
+    with pytest.raises(InternalError, match=r"^the server sent 3 finish_reason for 2 answers$"):
+        asker.generate("x")
+
+
 @pytest.mark.parametrize(
     ("plan", "kind", "message"),
     [
+        ([Fail("DEADLINE_EXCEEDED: timeout_ms of 5 has passed")], DeadlineExceededError, "timeout_ms of 5 has passed"),
         ([Fail("top_p must be < 1, got 3")], InvalidArgumentError, "top_p must be < 1, got 3"),
         ([Fail("UNSUPPORTED: no beams here")], UnsupportedError, "no beams here"),
         ([Fail("internal error (KeyError)")], InternalError, "internal error (KeyError)"),
@@ -103,6 +158,62 @@ def test_a_busy_server_is_asked_again(asker, method) -> None:
     assert getattr(asker, method)("x").text == "at last"
     assert len(asker.plans.seen) == 3
     assert len({seen.request_id for seen in asker.plans.seen}) == 1
+
+
+def test_a_full_line_says_when_to_come_back(asker) -> None:
+    """What the server says is waited for beyond the longest wait of the policy, but not beyond the deadline."""
+    full = Fail("UNAVAILABLE: maximum queue size of 3 reached. Try again in 1 s")
+    asker.plans.plans = [[full], [Chunk("at last", "stop")]]
+    begun_s = time.monotonic()
+    assert asker.generate("x").text == "at last"
+    assert time.monotonic() - begun_s >= 1
+    asker.plans.plans = [[full]]
+    with pytest.raises(UnavailableError, match="maximum queue size of 3 reached") as caught:
+        asker.generate("x", timeout_s=0.9)
+    assert caught.value.retry_after_s == 1
+    assert len(asker.plans.seen) == 3
+
+
+def _was_stopped(asker) -> bool:
+    """Whether the server was told to end the first request that it saw."""
+    end_s = time.monotonic() + 5
+    while len(asker.plans.seen) < 2 and time.monotonic() < end_s:
+        time.sleep(0.01)
+    if len(asker.plans.seen) < 2:
+        return False
+    first, second = asker.plans.seen
+    assert list(second.tensors) == ["stop"]
+    return second.request_id == first.request_id
+
+
+def test_a_whole_answer_out_of_time_is_stopped(asker) -> None:
+    asker.plans.plans = [[Hang()], [Chunk("", "cancelled")]]
+    with pytest.raises(DeadlineExceededError, match=r"no full answer within timeout_s = 0\.5"):
+        asker.generate("x", timeout_s=0.5)
+    assert _was_stopped(asker)
+
+
+def test_nobody_elses_request_is_stopped(asker) -> None:
+    """An id that the caller chose may be another's too."""
+    asker.plans.plans = [[Hang()], [Chunk("", "cancelled")]]
+    with pytest.raises(DeadlineExceededError):
+        asker.generate("x", timeout_s=0.3, request_id="chosen")
+    assert len(asker.plans.seen) == 1
+
+
+@pytest.mark.parametrize("kind", ["grpc_aio", "http_aio"])
+async def test_a_cancelled_task_stops_a_whole_answer(kind) -> None:
+    server = KINDS[kind][1]()
+    server.plans.plans = [[Hang()], [Chunk("", "cancelled")]]
+    async with KINDS[kind][0](server.url) as client:
+        task = asyncio.create_task(client.generate("x"))
+        await asyncio.to_thread(server.plans.arrived.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    first, second = server.plans.seen
+    assert (list(second.tensors), second.request_id) == (["stop"], first.request_id)
+    server.close()
 
 
 def test_no_retry_if_told_so(asker) -> None:

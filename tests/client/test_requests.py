@@ -21,8 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 ALL = {
     "max_tokens": 7, "min_tokens": 1, "temperature": 0.5, "top_k": 40, "top_p": 0.25, "min_p": 0.125,
     "repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 2.0, "seed": 2**64 - 1, "end_id": -1,
-    "pad_id": 0, "stop_words": ["\n\n", "Ende", "终"], "return_num_input_tokens": False,
-    "return_num_output_tokens": False, "exclude_input_in_output": True,
+    "pad_id": 0, "stop_words": ["\n\n", "Ende", "终"], "bad_words": ["böse"], "beam_width": 4,
+    "num_return_sequences": 2, "length_penalty": -0.5, "early_stopping": True, "no_repeat_ngram_size": 3,
+    "guided_decoding_guide_type": "regex", "guided_decoding_guide": "[ä-ü]+", "lora_task_id": 2**63, "priority": -5,
+    "timeout_ms": 30000, "return_num_input_tokens": False, "return_num_output_tokens": False,
+    "return_log_probs": True, "return_token_ids": True, "return_perf_metrics": True, "return_context_logits": False,
+    "return_generation_logits": False, "exclude_input_in_output": True,
 }  # fmt: skip
 
 
@@ -58,7 +62,33 @@ def test_every_control_arrives_as_the_contract_says(asker) -> None:
 
 
 def test_every_control_of_the_contract_can_be_sent() -> None:
-    assert set(ALL) == {c.name for c in contract.CONTROLS} - {"stream"} == set(conch_client.CONTROLS)
+    assert set(ALL) == {c.name for c in contract.CONTROLS} - {"stream", "stop"} == set(conch_client.CONTROLS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "guide"),
+    [
+        ({"json": True}, "json", None),
+        ({"json": False}, None, None),
+        ({"json_schema": {"type": "object", "title": "Größe"}}, "json_schema", '{"type": "object", "title": "Größe"}'),
+        ({"json_schema": "{}", "regex": None}, "json_schema", "{}"),
+        ({"regex": "[0-9]{3}"}, "regex", "[0-9]{3}"),
+        ({"grammar": 'root ::= "a"'}, "ebnf_grammar", 'root ::= "a"'),
+    ],
+)
+def test_a_guide_by_its_natural_name(asker, arguments, kind, guide) -> None:
+    asker.generate("x", **arguments)
+    (seen,) = asker.plans.seen
+    sent = seen.tensors if asker.is_http else {name: values[0] for name, (_, _, values) in seen.tensors.items()}
+    assert (sent.get("guided_decoding_guide_type"), sent.get("guided_decoding_guide")) == (kind, guide)
+    assert contract.GUIDE_TYPES == ("json", "json_schema", "regex", "ebnf_grammar")
+
+
+def test_cancel_names_the_request_and_nothing_else(asker) -> None:
+    asker.call("cancel", "my-id", version=2, headers={"X-Team": "blue"})
+    (seen,) = asker.plans.seen
+    assert (seen.model, seen.version, seen.request_id, seen.headers["x-team"]) == ("ensemble", "2", "my-id", "blue")
+    assert seen.tensors == ({"stop": True} if asker.is_http else {"stop": ("BOOL", [1, 1], [True])})
 
 
 def test_messages_go_as_json_and_counts_are_asked_for(asker) -> None:
@@ -97,12 +127,23 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(asker) -> Non
         asker.stream("x", zzz=1)
     with pytest.raises(TypeError, match=r"call stream\(\)"):
         asker.generate("x", stream=True)
+    with pytest.raises(TypeError, match=r"call cancel\(request_id\)"):
+        asker.generate("x", stop=True)
+    with pytest.raises(TypeError, match="'json_shema'; did you mean 'json_schema'"):
+        asker.generate("x", json_shema={})
     assert asker.plans.seen == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"json": 1.5}, "json must be True or False, got 1.5"),
+        ({"json_schema": ["x"]}, "json_schema must be a mapping or JSON text, got ['x']"),
+        ({"json_schema": {"x": math.nan}}, "json_schema must be JSON: Out of range float values are not JSON"),
+        ({"regex": 3}, "regex must be a string, got 3"),
+        ({"json": True, "grammar": "x"}, "at most one guide may be given, got json and grammar"),
+        ({"regex": "x", "guided_decoding_guide_type": "json"},
+         "at most one guide may be given, got regex and guided_decoding_guide_type"),
         ({"max_tokens": "5"}, "max_tokens must be an integer, got '5'"),
         ({"max_tokens": 5.0}, "max_tokens must be an integer, got 5.0"),
         ({"max_tokens": True}, "max_tokens must be an integer, got True"),

@@ -11,7 +11,7 @@
 ``Client`` and ``AsyncClient`` speak gRPC, ``HttpClient`` and ``AsyncHttpClient`` HTTP.
 """
 
-from conch_client._contract import CONTROLS, Parameters
+from conch_client._contract import CONTROLS
 from conch_client.clients import AsyncClient, AsyncHttpClient, Client, HttpClient
 from conch_client.errors import (
     AlreadyExistsError,
@@ -31,12 +31,22 @@ from conch_client.errors import (
 from conch_client.metrics import Metrics, Sample
 from conch_client.retry import Retry
 from conch_client.streams import AsyncStream, Stream
-from conch_client.types import Chunk, Completion, Health, Message, ModelInfo, Tls
+from conch_client.types import (
+    Answer,
+    Chunk,
+    Completion,
+    Health,
+    Message,
+    ModelInfo,
+    Parameters,
+    PerfMetrics,
+    Tls,
+)
 
 __all__ = [
-    "CONTROLS", "AlreadyExistsError", "AsyncClient", "AsyncHttpClient", "AsyncStream", "CancelledError", "Chunk",
-    "Client", "Completion", "ConchClientError", "DeadlineExceededError", "FailedPreconditionError", "Health",
+    "CONTROLS", "AlreadyExistsError", "Answer", "AsyncClient", "AsyncHttpClient", "AsyncStream", "CancelledError",
+    "Chunk", "Client", "Completion", "ConchClientError", "DeadlineExceededError", "FailedPreconditionError", "Health",
     "HttpClient", "InternalError", "InvalidArgumentError", "Message", "Metrics", "ModelInfo", "NotFoundError",
-    "Parameters", "PermissionDeniedError", "ResourceExhaustedError", "Retry", "Sample", "Stream", "Tls",
+    "Parameters", "PerfMetrics", "PermissionDeniedError", "ResourceExhaustedError", "Retry", "Sample", "Stream", "Tls",
     "UnauthenticatedError", "UnavailableError", "UnsupportedError",
 ]  # fmt: skip

@@ -46,7 +46,6 @@ class Parameters(TypedDict, total=False):
     guided_decoding_guide_type: str
     guided_decoding_guide: str
     lora_task_id: int
-    stop: bool
     priority: int
     timeout_ms: int
     return_num_input_tokens: bool
@@ -65,7 +64,7 @@ CONTROLS: dict[str, Control] = {
     "temperature": Control("FP32", (1,), "Divides the logits; 0 is greedy. Default: 1 if top_k, top_p or min_p asks for sampling, else greedy."),
     "top_k": Control("INT32", (1,), "Sample among the k likeliest tokens; 1 is greedy, 0 is all. Default 0."),
     "top_p": Control("FP32", (1,), "Sample among the likeliest tokens whose probabilities reach p; 0 is greedy, 1 is all. Default 1."),
-    "min_p": Control("FP32", (1,), "Drop tokens less likely than min_p times the likeliest one. Default 0."),
+    "min_p": Control("FP32", (1,), "Drop tokens less likely than min_p times the likeliest one; 1 is greedy. Default 0."),
     "repetition_penalty": Control("FP32", (1,), "Divides the logits of tokens already in prompt or answer; 1 is off. Default 1."),
     "presence_penalty": Control("FP32", (1,), "Subtracted once from the logit of a token already in the answer. Default 0."),
     "frequency_penalty": Control("FP32", (1,), "Subtracted from a token's logit for every time it is in the answer. Default 0."),
@@ -82,7 +81,6 @@ CONTROLS: dict[str, Control] = {
     "guided_decoding_guide_type": Control("BYTES", (1,), "What the answer must be: json (any, without a guide), json_schema, regex or ebnf_grammar. Default none."),
     "guided_decoding_guide": Control("BYTES", (1,), "The schema, regular expression or grammar itself. Default none."),
     "lora_task_id": Control("UINT64", (1,), "Which LoRA adapter to use. Default none."),
-    "stop": Control("BOOL", (1,), "Ends the requests in flight that have this request's id; nothing is generated for this one. Default false."),
     "priority": Control("INT32", (1,), "Among waiting requests the lowest goes first; equal ones in their order. Default 0."),
     "timeout_ms": Control("INT32", (1,), "The answer must be complete so long after its arrival; refused or ended if it cannot be. Default: no limit."),
     "return_num_input_tokens": Control("BOOL", (1,), "Send num_input_tokens with the responses. Default false."),
@@ -95,6 +93,9 @@ CONTROLS: dict[str, Control] = {
     "exclude_input_in_output": Control("BOOL", (1,), "The answer does not repeat the prompt. Default true; false is refused."),
 }
 STREAM = "stream"
+STOP = "stop"
+GUIDED_DECODING_GUIDE_TYPE = "guided_decoding_guide_type"
+GUIDED_DECODING_GUIDE = "guided_decoding_guide"
 
 # Text inputs, BYTES of dims (1,), and outputs.
 TEXT_INPUT = "text_input"
@@ -103,9 +104,33 @@ TEXT_OUTPUT = "text_output"
 FINISH_REASON = "finish_reason"
 NUM_INPUT_TOKENS = "num_input_tokens"
 NUM_OUTPUT_TOKENS = "num_output_tokens"
+OUTPUT_LOG_PROBS = "output_log_probs"
+CUM_LOG_PROBS = "cum_log_probs"
+TOKEN_IDS = "token_ids"
+PERF_TIMES = (
+    "arrival_time_ns",
+    "first_scheduled_time_ns",
+    "first_token_time_ns",
+    "last_token_time_ns",
+)
+REPORTED = (
+    "finish_reason",
+    "num_input_tokens",
+    "num_output_tokens",
+    "output_log_probs",
+    "cum_log_probs",
+    "token_ids",
+    "batch_index",
+    "arrival_time_ns",
+    "first_scheduled_time_ns",
+    "first_token_time_ns",
+    "last_token_time_ns",
+)
 
 DEFAULT_MODEL = "ensemble"
 MODELS = ("tokenizer", "llama_engine", "detokenizer", "ensemble", "llama_pipeline")
+# A release may do without them.
+TWINS = ("unsigned", "unary", "ensemble_single", "ensemble_u32", "unary_u32", "unary_scalar")
 ENSEMBLES = ("ensemble", "llama_pipeline")
 
 # Ensemble -> contract's name of a tensor -> its name there, where it differs.

@@ -1,55 +1,44 @@
-"""What all four clients share: arguments, defaults, and the calls in terms of a transport."""
+"""What all four clients share: arguments and defaults; and the calls of those for threads in terms of a transport."""
 
 from __future__ import annotations
 
-import asyncio
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from conch_client import _contract as contract
 from conch_client.address import Address, metrics_address
-from conch_client.errors import DeadlineExceededError, InvalidArgumentError, PermissionDeniedError, UnavailableError
+from conch_client.errors import (
+    ConchClientError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    PermissionDeniedError,
+    UnavailableError,
+)
 from conch_client.metrics import Metrics, fetch_metrics
-from conch_client.request import Request, build_request
+from conch_client.request import Request, build_request, build_stop
 from conch_client.retry import Deadline, Retry
-from conch_client.streams import AsyncCall, AsyncStream, Call, Stream
+from conch_client.streams import Stream
+from conch_client.transport import Transport
 from conch_client.types import Completion, Health, Message, ModelInfo
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from conch_client._contract import Parameters
+    from conch_client.types import Parameters
 
 DEFAULT_TIMEOUT_S = 600.0
 
-class Transport(Protocol):
-    """A way to the server. Every method raises ConchClientError for what goes wrong."""
-
-    def open(self, request: Request, deadline: Deadline, headers: Mapping[str, str], stream: bool) -> Call: ...
-    def server_live(self, deadline: Deadline) -> bool: ...
-    def server_ready(self, deadline: Deadline) -> bool: ...
-    def model_ready(self, model: str, version: str, deadline: Deadline) -> bool: ...
-    def versions(self, model: str, deadline: Deadline) -> list[str]: ...
-    def index(self, deadline: Deadline) -> list[ModelInfo]: ...
-    def close(self) -> None: ...
+# How long a request to end another one may take, and how long closing a client waits for those on their way.
+STOP_TIMEOUT_S, STOP_WAIT_S = 5.0, 1.0
 
 
-class AsyncTransport(Protocol):
-    """As Transport, for asyncio."""
+class Settings:
+    """What every client knows, and how its arguments become a request."""
 
-    async def open(
-        self, request: Request, deadline: Deadline, headers: Mapping[str, str], stream: bool
-    ) -> AsyncCall: ...
-    async def server_live(self, deadline: Deadline) -> bool: ...
-    async def server_ready(self, deadline: Deadline) -> bool: ...
-    async def model_ready(self, model: str, version: str, deadline: Deadline) -> bool: ...
-    async def versions(self, model: str, deadline: Deadline) -> list[str]: ...
-    async def index(self, deadline: Deadline) -> list[ModelInfo]: ...
-    async def close(self) -> None: ...
-
-
-class _Settings:
     def __init__(
         self,
         address: Address,
@@ -80,27 +69,35 @@ class _Settings:
             prompt=prompt,
             messages=messages,
             model=model or self.model,
-            # A version belongs to a model: the default one does not go with another model.
-            version=self.version if version is None and model in (None, self.model) else version,
+            version=self._version(model, version),
             request_id=request_id,
             stream=stream,
             parameters=parameters,
         )
 
+    def _build_stop(self, request_id: str, model: str | None, version: str | int | None) -> Request:
+        return build_stop(model or self.model, self._version(model, version), request_id)
+
+    def _version(self, model: str | None, version: str | int | None) -> str | int | None:
+        # A version belongs to a model: the default one does not go with another model.
+        return self.version if version is None and model in (None, self.model) else version
+
     def _with_mine(self, names: Sequence[str]) -> list[str]:
         return [*names, *({self.model} - set(names))]
 
 
-def _as_models(name: str, versions: Sequence[str]) -> list[ModelInfo]:
+def as_models(name: str, versions: Sequence[str]) -> list[ModelInfo]:
+    """The versions of a model that may be asked, or one line that says there are none."""
     return [ModelInfo(name, version, "READY", "") for version in versions] or [ModelInfo(name, "", "UNAVAILABLE", "")]
 
 
-class SyncClient(_Settings):
+class SyncClient(Settings):
     """The calls of Client and HttpClient. Safe to share between threads."""
 
     def __init__(self, transport: Transport, address: Address, **settings: Any) -> None:
         super().__init__(address, **settings)
         self._transport = transport
+        self._stops: set[threading.Thread] = set()
 
     def generate(
         self,
@@ -160,7 +157,49 @@ class SyncClient(_Settings):
     ) -> Stream:
         deadline = self._deadline(timeout_s)
         transport = self._transport
-        return Stream(lambda: transport.open(request, deadline, headers or {}, stream), request, deadline, self._retry)
+        return Stream(
+            lambda: transport.open(request, deadline, headers or {}, stream), request, deadline, self._retry,
+            None if stream or not request.own_id else lambda: self._stop_later(request, headers),
+        )  # fmt: skip
+
+    def _stop_later(self, request: Request, headers: Mapping[str, str] | None) -> None:
+        """End what nobody waits for any more. A server notices by itself that a stream was left, but not a whole."""
+
+        def stop() -> None:
+            with suppress(ConchClientError):
+                self._stop(build_stop(request.model, request.version, request.request_id), STOP_TIMEOUT_S, headers)
+            self._stops.discard(thread)
+
+        thread = threading.Thread(target=stop, name="conch-stop", daemon=True)
+        self._stops.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is about to end
+            self._stops.discard(thread)
+
+    def _stop(self, request: Request, timeout_s: float | None, headers: Mapping[str, str] | None) -> None:
+        with self._open(request, False, timeout_s, headers) as answer:
+            for _ in answer:
+                pass
+
+    def cancel(
+        self,
+        request_id: str,
+        *,
+        model: str | None = None,
+        version: str | int | None = None,
+        timeout_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """End the requests in flight that have an id, whoever sent them.
+
+        They get what is there and the finish_reason ``cancelled``. For an id that nobody has, nothing happens. Give
+        each request an id of its own, or none: then the client makes one.
+
+        Raises:
+            ConchClientError: what goes wrong; one class per code.
+        """
+        self._stop(self._build_stop(request_id, model, version), timeout_s, headers)
 
     def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
         """Every version of every model in the server's repository.
@@ -172,12 +211,14 @@ class SyncClient(_Settings):
         try:
             return self._transport.index(deadline)
         except PermissionDeniedError:
-            return [m for name in self._with_mine(contract.MODELS) for m in self._loaded(name, deadline)]
+            known = [m for name in self._with_mine(contract.MODELS) for m in self._loaded(name, deadline)]
+            twins = [m for name in contract.TWINS for m in self._loaded(name, deadline)]
+            return [*known, *(m for m in twins if m.version and m.name != self.model)]
 
     def _loaded(self, name: str, deadline: Deadline) -> list[ModelInfo]:
         if not self._transport.model_ready(name, "", deadline):
-            return _as_models(name, ())
-        return _as_models(name, self._transport.versions(name, deadline))
+            return as_models(name, ())
+        return as_models(name, self._transport.versions(name, deadline))
 
     def health(self, *, timeout_s: float | None = 5.0) -> Health:
         """How the server does. One that cannot be reached is not live; that is no error."""
@@ -196,6 +237,9 @@ class SyncClient(_Settings):
 
     def close(self) -> None:
         """Close the connections."""
+        end_s = time.monotonic() + STOP_WAIT_S
+        for thread in list(self._stops):
+            thread.join(max(0.0, end_s - time.monotonic()))
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -205,96 +249,3 @@ class SyncClient(_Settings):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class AsyncBaseClient(_Settings):
-    """The calls of AsyncClient and AsyncHttpClient. One event loop each."""
-
-    def __init__(self, transport: AsyncTransport, address: Address, **settings: Any) -> None:
-        super().__init__(address, **settings)
-        self._transport = transport
-
-    async def generate(
-        self,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        model: str | None = None,
-        version: str | int | None = None,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        **parameters: Unpack[Parameters],
-    ) -> Completion:
-        """Ask and wait for the whole answer. Arguments and errors as for Client.generate."""
-        request = self._build(False, prompt, messages, model, version, request_id, parameters)
-        async with self._open(request, False, timeout_s, headers) as stream:
-            async for _ in stream:
-                pass
-        return stream.completion
-
-    def stream(
-        self,
-        prompt: str | None = None,
-        *,
-        messages: Sequence[Message] | None = None,
-        model: str | None = None,
-        version: str | int | None = None,
-        request_id: str | None = None,
-        timeout_s: float | None = None,
-        headers: Mapping[str, str] | None = None,
-        **parameters: Unpack[Parameters],
-    ) -> AsyncStream:
-        """Ask and read the answer as it comes. Not awaited itself; as Client.stream."""
-        request = self._build(True, prompt, messages, model, version, request_id, parameters)
-        return self._open(request, True, timeout_s, headers)
-
-    def _open(
-        self, request: Request, stream: bool, timeout_s: float | None, headers: Mapping[str, str] | None
-    ) -> AsyncStream:
-        deadline = self._deadline(timeout_s)
-        transport = self._transport
-        return AsyncStream(
-            lambda: transport.open(request, deadline, headers or {}, stream), request, deadline, self._retry
-        )
-
-    async def models(self, *, timeout_s: float | None = None) -> list[ModelInfo]:
-        """Every version of every model in the server's repository; see Client.models."""
-        deadline = self._deadline(timeout_s)
-        try:
-            return await self._transport.index(deadline)
-        except PermissionDeniedError:
-            return [m for name in self._with_mine(contract.MODELS) for m in await self._loaded(name, deadline)]
-
-    async def _loaded(self, name: str, deadline: Deadline) -> list[ModelInfo]:
-        if not await self._transport.model_ready(name, "", deadline):
-            return _as_models(name, ())
-        return _as_models(name, await self._transport.versions(name, deadline))
-
-    async def health(self, *, timeout_s: float | None = 5.0) -> Health:
-        """How the server does. One that cannot be reached is not live; that is no error."""
-        deadline = self._deadline(timeout_s)
-        try:
-            live = await self._transport.server_live(deadline)
-            ready = await self._transport.server_ready(deadline)
-            names = self._with_mine(contract.ENSEMBLES)
-            models = {name: await self._transport.model_ready(name, "", deadline) for name in names}
-            return Health(live, ready, models)
-        except (UnavailableError, DeadlineExceededError) as error:
-            return Health(False, False, detail=error.message)
-
-    async def metrics(self, *, timeout_s: float | None = None) -> Metrics:
-        """What the metrics port says."""
-        return await asyncio.to_thread(fetch_metrics, self._metrics_address, self._deadline(timeout_s))
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

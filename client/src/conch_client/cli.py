@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 from conch_client import _contract as contract
@@ -16,10 +17,16 @@ from conch_client.chat import run_chat
 from conch_client.clients import Client, HttpClient
 from conch_client.errors import CancelledError, ConchClientError, InvalidArgumentError
 from conch_client.terminal import Screen
-from conch_client.types import Message, Tls
+from conch_client.types import Completion, Message, Tls
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
+# Switches of a request; the others say what a client gets, which the command decides.
+_SWITCHES = ("early_stopping", "return_log_probs", "return_token_ids", "return_perf_metrics")
+_GUIDE_CONTROLS = (contract.GUIDED_DECODING_GUIDE_TYPE, contract.GUIDED_DECODING_GUIDE)  # --json-schema and its like
+_NOT_STREAMED = ("num_return_sequences", "beam_width")
+_IF_ASKED = ("token_ids", "log_probs", "cum_log_prob", "perf_metrics", "alternatives")
+_SHORT = {"num_return_sequences": ("--n",)}
 _TYPES: dict[str, type] = {"INT32": int, "INT64": int, "UINT64": int, "FP32": float, "BYTES": str}
 
 
@@ -70,7 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--raw", action="store_true", help="send the prompt as it is, without the chat template")
     ask.add_argument("--system", metavar="TEXT", help="system message in front of the prompt")
     ask.add_argument("--no-stream", action="store_true", help="print the answer when it is whole")
-    ask.add_argument("--json", action="store_true", help="print the whole answer and its counts as one JSON object")
+    ask.add_argument("--json", action="store_true", help="print the whole answer and all that is known of it as JSON")
+    guide = ask.add_argument_group("what the answer must be").add_mutually_exclusive_group()
+    guide.add_argument("--json-schema", metavar="FILE", help="JSON that follows the schema in FILE")
+    guide.add_argument("--regex", metavar="TEXT", help="a match of a regular expression")
+    guide.add_argument("--grammar", metavar="FILE", help="made by the EBNF grammar in FILE")
     ask.set_defaults(run=_ask)
 
     chat = commands.add_parser("chat", parents=[server, controls], help="talk", description="Talk; /help inside.")
@@ -120,11 +131,14 @@ def _control_options() -> _Parser:
     parser = _Parser(add_help=False)
     group = parser.add_argument_group("controls of the answer")
     for name, control in contract.CONTROLS.items():
-        if control.dtype == "BOOL":
-            continue  # what a client returns, not how the answer is made
+        flags = [f"--{name.replace('_', '-')}", *_SHORT.get(name, ())]
+        if name in _SWITCHES:
+            group.add_argument(*flags, dest=name, action="store_true", default=None, help=control.doc)
+        if control.dtype == "BOOL" or name in _GUIDE_CONTROLS:
+            continue
         many = control.dims == (-1,)
         group.add_argument(
-            f"--{name.replace('_', '-')}",
+            *flags,
             dest=name,
             metavar="TEXT" if control.dtype == "BYTES" else "X" if control.dtype == "FP32" else "N",
             type=_TYPES[control.dtype],
@@ -165,11 +179,13 @@ def _ask(client: SyncClient, options: argparse.Namespace, screen: Screen) -> int
     arguments: dict[str, Any] = {"prompt": prompt} if options.raw else {"messages": _chat(options.system, prompt)}
     if options.raw and options.system is not None:
         raise InvalidArgumentError("system must not be given with --raw: there is no chat then")
-    arguments |= _controls(options)
+    arguments |= _controls(options) | _guide(options)
     if options.json:
-        screen.line(json.dumps(asdict(client.generate(**arguments)), ensure_ascii=False))
-    elif options.no_stream:
-        screen.line(client.generate(**arguments).text)
+        screen.line(json.dumps(_as_json(client.generate(**arguments)), ensure_ascii=False))
+    elif options.no_stream or any((getattr(options, name) or 1) > 1 for name in _NOT_STREAMED):
+        answers = client.generate(**arguments).sequences
+        for number, answer in enumerate(answers, 1):
+            screen.line(f"[{number}] {answer.text}" if len(answers) > 1 else answer.text)
     else:
         with client.stream(**arguments) as stream:
             try:
@@ -179,6 +195,24 @@ def _ask(client: SyncClient, options: argparse.Namespace, screen: Screen) -> int
                     return EXIT_INTERRUPTED
                 raise
     return 0
+
+
+def _guide(options: argparse.Namespace) -> dict[str, Any]:
+    given = {name: text for name in ("json_schema", "regex", "grammar") if (text := getattr(options, name)) is not None}
+    return {name: text if name == "regex" else _file(text) for name, text in given.items()}
+
+
+def _file(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"{name!r} cannot be read: {error}") from None
+
+
+def _as_json(completion: Completion) -> dict[str, Any]:
+    """What is known of an answer; what was not asked for is left out."""
+    known = asdict(completion)
+    return {name: value for name, value in known.items() if name not in _IF_ASKED or value}
 
 
 def _chat(system: str | None, prompt: str) -> list[Message]:

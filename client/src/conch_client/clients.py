@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from conch_client import _contract as contract
 from conch_client.address import grpc_address, http_address
-from conch_client.base import DEFAULT_TIMEOUT_S, AsyncBaseClient, SyncClient
+from conch_client.base import DEFAULT_TIMEOUT_S, SyncClient
+from conch_client.base_aio import AsyncBaseClient
 from conch_client.grpc_aio_transport import AsyncGrpcTransport
 from conch_client.grpc_transport import GrpcTransport
 from conch_client.http_transport import HttpTransport

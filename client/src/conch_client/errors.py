@@ -19,10 +19,12 @@ class ConchClientError(Exception):
         message: what is wrong: field, rule, value.
         retryable: the same request may succeed later.
         request_id: of the request; None where there was none yet.
+        retry_after_s: how long the server says to wait before the next try; None: it does not say.
     """
 
     code = "INTERNAL"
     retryable = False
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         super().__init__(message)
@@ -86,7 +88,7 @@ class UnavailableError(ConchClientError):
 
 
 class DeadlineExceededError(ConchClientError):
-    """No full answer within ``timeout_s``."""
+    """No full answer within ``timeout_s``, or within ``timeout_ms`` of the server's time."""
 
     code = "DEADLINE_EXCEEDED"
 
@@ -121,6 +123,8 @@ _HTTP_CODES = {
 # What Triton puts in front of a message on its way through an ensemble.
 _TRITON_PREFIX = re.compile(r"^(?:in ensemble '[^']*', |\[request id: [^]]*\] )+")
 _CODE_PREFIX = re.compile(rf"^({'|'.join(_CLASSES)}): ")
+# What a Conch server whose line is full says at the end.
+_TRY_AGAIN = re.compile(r"\bTry again in (\d{1,6}(?:\.\d+)?) s\b")
 
 # Texts of Triton itself whose code gets lost on the way.
 _TRITON_TEXTS = (
@@ -135,7 +139,11 @@ _TRITON_TEXTS = (
 def error_of(code: str, message: str, request_id: str | None = None) -> ConchClientError:
     """The error of a code; codes that are not known give an InternalError."""
     text = _CODE_PREFIX.sub("", _TRITON_PREFIX.sub("", message.strip()))
-    return _CLASSES.get(code, InternalError)(text or code, request_id=request_id)
+    error = _CLASSES.get(code, InternalError)(text or code, request_id=request_id)
+    wait = _TRY_AGAIN.search(text)
+    if wait and error.retryable:
+        error.retry_after_s = float(wait[1])
+    return error
 
 
 def error_of_text(message: str, default: str, request_id: str | None = None) -> ConchClientError:

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from conch_client import _contract as contract
 from conch_client.address import Address
+from conch_client.answers import chunk_of_values
 from conch_client.errors import ConchClientError, InternalError, UnavailableError, error_of, error_of_text
 from conch_client.request import Request
 from conch_client.types import Chunk, ModelInfo, Tls
@@ -29,6 +30,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 _FORMATS = {"BOOL": "<?", "INT32": "<i", "INT64": "<q", "UINT64": "<Q", "FP32": "<f"}
+_RARE_OUTPUTS = {contract.TOKEN_IDS, contract.OUTPUT_LOG_PROBS, contract.CUM_LOG_PROBS, *contract.PERF_TIMES}
 _RESTRICTED = "is restricted, expecting header"
 _REFUSED = re.compile(r"Failed to connect to remote host: (?:.*: )?(.*?)(?: \(\d+\))?$")
 
@@ -69,17 +71,39 @@ def chunk_of(message: Any, request: Request, started: bool) -> Chunk:
     response = message.infer_response
     text_name = contract.RENAMES.get(request.model, {}).get(contract.TEXT_OUTPUT, contract.TEXT_OUTPUT)
     text, reason, outputs, inputs = "", None, None, None
+    # The common case, a piece of one answer, without a detour: it comes for every token.
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=False):
         name = output.name
         if name == text_name:
             text = _first_text(raw)
+            if len(raw) != 4 + int.from_bytes(raw[:4], "little"):
+                break  # many answers
         elif name == contract.NUM_OUTPUT_TOKENS:
             outputs = int.from_bytes(raw[:4], "little", signed=True)
         elif name == contract.FINISH_REASON:
             reason = _first_text(raw) or None
         elif name == contract.NUM_INPUT_TOKENS:
             inputs = int.from_bytes(raw[:4], "little", signed=True)
-    return Chunk(text, reason, outputs, inputs, response.model_version)
+        elif name in _RARE_OUTPUTS:
+            break
+    else:
+        return Chunk(text, reason, outputs, inputs, response.model_version)
+    pairs = zip(response.outputs, response.raw_output_contents, strict=False)
+    values = {contract.TEXT_OUTPUT if o.name == text_name else o.name: _values(o.datatype, raw) for o, raw in pairs}
+    return chunk_of_values(values, response.model_version)
+
+
+def _values(dtype: str, raw: bytes) -> list[Any]:
+    """The elements of a tensor, in their order."""
+    if dtype == "BYTES":
+        texts = []
+        while raw:
+            texts.append(_first_text(raw))
+            raw = raw[4 + int.from_bytes(raw[:4], "little") :]
+        return texts
+    if dtype not in _FORMATS:
+        return []  # of a model that is not ours
+    return [value for (value,) in struct.iter_unpack(_FORMATS[dtype], raw)]
 
 
 def _first_text(raw: bytes) -> str:

@@ -7,10 +7,12 @@ import json
 import os
 import socket
 import ssl
+from typing import Any
 from urllib.parse import quote
 
 from conch_client import _contract as contract
 from conch_client.address import Address
+from conch_client.answers import chunk_of_values
 from conch_client.errors import ConchClientError, InternalError, UnavailableError, error_of_http, error_of_text
 from conch_client.request import Request
 from conch_client.retry import Deadline
@@ -53,13 +55,14 @@ def chunk_of(data: str | bytes, request: Request, started: bool) -> Chunk:
     if "error" in fields:
         raise error_of_text(str(fields["error"]), "INTERNAL" if started else "INVALID_ARGUMENT", request.request_id)
     text_name = contract.RENAMES.get(request.model, {}).get(contract.TEXT_OUTPUT, contract.TEXT_OUTPUT)
-    return Chunk(
-        text=fields.get(text_name, ""),
-        finish_reason=fields.get(contract.FINISH_REASON) or None,
-        num_output_tokens=fields.get(contract.NUM_OUTPUT_TOKENS),
-        num_input_tokens=fields.get(contract.NUM_INPUT_TOKENS),
-        model_version=fields.get("model_version", ""),
-    )
+    values = {contract.TEXT_OUTPUT: _listed(fields.get(text_name, ""))}
+    values |= {name: _listed(fields[name]) for name in contract.REPORTED if name in fields}
+    return chunk_of_values(values, fields.get("model_version", ""))
+
+
+def _listed(value: Any) -> list[Any]:
+    """Triton writes a tensor of one element as the element."""
+    return value if isinstance(value, list) else [value]
 
 
 def status_error(status: int, body: bytes, request_id: str | None = None) -> ConchClientError:

@@ -19,7 +19,9 @@ from conch_client import _contract as contract
 from conch_client.errors import InvalidArgumentError
 
 _INTEGER_RANGES = {"INT32": (-(2**31), 2**31 - 1), "INT64": (-(2**63), 2**63 - 1), "UINT64": (0, 2**64 - 1)}
-_ARGUMENTS = ("prompt", "messages", "model", "version", "request_id", "timeout_s", "headers")
+_GUIDES = {"json_schema": "json_schema", "regex": "regex", "grammar": "ebnf_grammar"}  # argument -> type of its guide
+_JSON = "json"
+_ARGUMENTS = (_JSON, *_GUIDES, "prompt", "messages", "model", "version", "request_id", "timeout_s", "headers")
 
 # The counts cost nothing, and a Completion has them.
 _DEFAULTS = {"return_num_input_tokens": True, "return_num_output_tokens": True}
@@ -33,12 +35,14 @@ class Request:
         model, version: version "" is the one that the server chooses.
         request_id: goes to the server and comes back.
         tensors: (name, dtype, value) of each input; value is a list where the tensor has many elements.
+        own_id: the client made the id, so nobody else's request has it.
     """
 
     model: str
     version: str
     request_id: str
     tensors: tuple[tuple[str, str, Any], ...]
+    own_id: bool = False
 
 
 def build_request(
@@ -55,9 +59,10 @@ def build_request(
 
     Raises:
         TypeError: a parameter that does not exist; the nearest one is named.
-        InvalidArgumentError: a value of the wrong type; not exactly one of prompt and messages.
+        InvalidArgumentError: a value of the wrong type; not exactly one of prompt and messages; more than one guide.
     """
     _refuse_unknown(parameters)
+    parameters = _with_guide(parameters)
     if (prompt is None) == (messages is None):
         given = "neither" if prompt is None else "both"
         raise InvalidArgumentError(f"exactly one of prompt and messages must be given, got {given}")
@@ -76,13 +81,55 @@ def build_request(
         elif items := _texts(name, value):  # Triton has no use for a tensor without elements
             tensors.append((name, control.dtype, items))
     tensors.append((contract.STREAM, "BOOL", stream))
-    return Request(model, _version(version), _request_id(request_id), tuple(tensors))
+    return Request(model, _version(version), _request_id(request_id), tuple(tensors), own_id=request_id is None)
+
+
+def build_stop(model: str, version: str | int | None, request_id: str) -> Request:
+    """A request that ends those that have its id.
+
+    Raises:
+        InvalidArgumentError: the id is no text, or empty.
+    """
+    tensors = ((contract.STOP, "BOOL", True),)
+    return Request(model, _version(version), _request_id(_text("request_id", request_id)), tensors)
+
+
+def _with_guide(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with a guide under the names of the contract."""
+    rest = {name: value for name, value in parameters.items() if name not in (_JSON, *_GUIDES)}
+    given = {name: parameters[name] for name in _GUIDES if parameters.get(name) is not None}
+    any_json = parameters.get(_JSON)
+    if any_json not in (None, False, True):
+        raise InvalidArgumentError(f"{_JSON} must be True or False, got {any_json!r}")
+    names = [*([_JSON] if any_json else []), *given]
+    names += [contract.GUIDED_DECODING_GUIDE_TYPE] if rest.get(contract.GUIDED_DECODING_GUIDE_TYPE) else []
+    if len(names) > 1:
+        raise InvalidArgumentError(f"at most one guide may be given, got {' and '.join(names)}")
+    if any_json:
+        rest[contract.GUIDED_DECODING_GUIDE_TYPE] = _JSON
+    for name, value in given.items():
+        rest[contract.GUIDED_DECODING_GUIDE_TYPE] = _GUIDES[name]
+        rest[contract.GUIDED_DECODING_GUIDE] = _json_text(name, value) if name == "json_schema" else _text(name, value)
+    return rest
+
+
+def _json_text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return _text(name, value)
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(f"{name} must be a mapping or JSON text, got {value!r}")
+    try:
+        return _text(name, json.dumps(dict(value), ensure_ascii=False, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{name} must be JSON: {error}") from None
 
 
 def _refuse_unknown(parameters: Mapping[str, Any]) -> None:
     for name in parameters:
-        if name in contract.CONTROLS:
+        if name in contract.CONTROLS or name == _JSON or name in _GUIDES:
             continue
+        if name == contract.STOP:
+            raise TypeError("unexpected keyword argument 'stop': call cancel(request_id)")
         if name == contract.STREAM:
             raise TypeError("unexpected keyword argument 'stream': call stream() for a stream, generate() for a whole")
         near = difflib.get_close_matches(name, [*contract.CONTROLS, *_ARGUMENTS], n=1)

@@ -14,6 +14,9 @@ from conch_client.errors import ConchClientError, DeadlineExceededError, Invalid
 class Retry:
     """Exponential backoff with jitter, for errors that are retryable. Never after a token was seen.
 
+    A server whose line is full says how long to wait (``retry_after_s`` of the error): that comes on top, whatever
+    max_backoff_s is, as long as the deadline allows.
+
     Attributes:
         max_attempts: tries in all; 1 is no retry.
         initial_backoff_s: longest wait after the first try; doubles with each try.
@@ -73,5 +76,5 @@ class Deadline:
         """How long to wait before the next try, or None if there must be none."""
         if not error.retryable or attempt >= retry.max_attempts:
             return None
-        delay = retry.delay_s(attempt)
+        delay = retry.delay_s(attempt) + (error.retry_after_s or 0.0)
         return delay if time.monotonic() + delay < self._end_s else None

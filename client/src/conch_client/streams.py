@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol
 
-from conch_client.errors import CancelledError, ConchClientError, InternalError
+from conch_client.answers import Collector
+from conch_client.errors import CancelledError, ConchClientError, DeadlineExceededError, InternalError
 from conch_client.request import Request
 from conch_client.retry import Deadline, Retry
 from conch_client.types import Chunk, Completion
@@ -48,19 +49,27 @@ class AsyncCall(Protocol):
 
 
 class _Collected:
-    """What a stream has brought so far."""
+    """What a stream has brought so far.
 
-    def __init__(self, request: Request, deadline: Deadline, retry: Retry) -> None:
+    Args:
+        request: what was asked.
+        deadline: for all tries together.
+        retry: when to try again.
+        give_up: called when an answer is left before its end; None: the server notices by itself.
+    """
+
+    def __init__(
+        self, request: Request, deadline: Deadline, retry: Retry, give_up: Callable[[], None] | None = None
+    ) -> None:
         self._request = request
         self._deadline = deadline
         self._retry = retry
-        self._texts: list[str] = []
+        self._give_up = give_up
+        self._collected = Collector(request.request_id)
         self._cancelled = False
         self._done = False
-        self._finish_reason: str | None = None
-        self._num_input_tokens: int | None = None
-        self._num_output_tokens: int | None = None
-        self._model_version = ""
+        self._asked = False  # the server may know of it
+        self._ended = False  # the server has nothing more to say
 
     @property
     def request_id(self) -> str:
@@ -75,34 +84,31 @@ class _Collected:
     @property
     def text(self) -> str:
         """The answer, or what has come of it yet."""
-        return "".join(self._texts)
+        return self._collected.text
 
     @property
     def completion(self) -> Completion:
         """The answer with all that is known of it, or what has come of it yet."""
-        return Completion(
-            text=self.text,
-            finish_reason=self._finish_reason,
-            num_input_tokens=self._num_input_tokens,
-            num_output_tokens=self._num_output_tokens,
-            request_id=self.request_id,
-            model_version=self._model_version,
-        )
+        return self._collected.completion
 
     def _record(self, chunk: Chunk) -> Chunk:
-        self._texts.append(chunk.text)
-        if chunk.num_output_tokens is not None:
-            self._num_output_tokens = (self._num_output_tokens or 0) + chunk.num_output_tokens
-        if chunk.finish_reason is not None:
-            self._finish_reason = chunk.finish_reason
-        if chunk.num_input_tokens is not None:
-            self._num_input_tokens = chunk.num_input_tokens
-        self._model_version = chunk.model_version
+        self._collected.add(chunk)
         return chunk
 
     def _check_end(self) -> None:
-        if not self._texts:
+        if not self._collected.begun:
             raise InternalError("the server ended the answer without a single response", request_id=self.request_id)
+
+    def _note_end(self, error: Exception) -> None:
+        """Whether an answer that ended so may go on being computed: only if the time was up, or it was cancelled."""
+        self._ended = not isinstance(error, (DeadlineExceededError, CancelledError))
+
+    def _left(self, call: Call | AsyncCall | None) -> None:
+        if call is not None:
+            call.close()
+        give_up, self._give_up = self._give_up, None
+        if give_up is not None and self._asked and not self._ended:
+            give_up()
 
     def _stopped(self) -> CancelledError:
         return CancelledError("cancelled by the caller", request_id=self.request_id)
@@ -121,9 +127,10 @@ class Stream(_Collected):
     """
 
     def __init__(
-        self, open_call: Callable[[], Call], request: Request, deadline: Deadline, retry: Retry
-    ) -> None:
-        super().__init__(request, deadline, retry)
+        self, open_call: Callable[[], Call], request: Request, deadline: Deadline, retry: Retry,
+        give_up: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(request, deadline, retry, give_up)
         self._open_call = open_call
         self._call: Call | None = None
         self._woken = threading.Event()
@@ -136,13 +143,15 @@ class Stream(_Collected):
             raise StopIteration
         try:
             chunk = next(self._call) if self._call is not None else self._first()
-        except StopIteration:
+        except StopIteration as end:
+            self._note_end(end)
             self.close()
             if self._cancelled:
                 raise self._stopped() from None
             self._check_end()
             raise
         except ConchClientError as error:
+            self._note_end(error)
             self.close()
             raise (self._stopped() if self._cancelled else self._named(error)) from error.__cause__
         except BaseException:
@@ -154,6 +163,7 @@ class Stream(_Collected):
         attempt = 1
         while True:
             try:
+                self._asked = True
                 self._call = self._open_call()
                 if self._cancelled:  # between the caller's cancel and this line there was no call to cancel
                     raise self._stopped()
@@ -181,8 +191,7 @@ class Stream(_Collected):
         """Stop reading. What the server has not sent yet it need not generate. By the thread that reads."""
         self._done = True
         call, self._call = self._call, None
-        if call is not None:
-            call.close()
+        self._left(call)
 
     def __enter__(self) -> Stream:
         return self
@@ -201,9 +210,10 @@ class AsyncStream(_Collected):
     """As Stream, for asyncio. Cancelling the task that reads cancels the request."""
 
     def __init__(
-        self, open_call: Callable[[], Awaitable[AsyncCall]], request: Request, deadline: Deadline, retry: Retry
-    ) -> None:
-        super().__init__(request, deadline, retry)
+        self, open_call: Callable[[], Awaitable[AsyncCall]], request: Request, deadline: Deadline, retry: Retry,
+        give_up: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(request, deadline, retry, give_up)
         self._open_call = open_call
         self._call: AsyncCall | None = None
         self._reader: asyncio.Task[object] | None = None
@@ -220,11 +230,13 @@ class AsyncStream(_Collected):
         self._reader = asyncio.current_task()
         try:
             chunk = await (self._call.__anext__() if self._call is not None else self._first())
-        except StopAsyncIteration:
+        except StopAsyncIteration as end:
+            self._note_end(end)
             self.close()
             self._check_end()
             raise
         except ConchClientError as error:
+            self._note_end(error)
             self.close()
             raise (self._stopped() if self._cancelled else self._named(error)) from error.__cause__
         except asyncio.CancelledError:
@@ -249,6 +261,7 @@ class AsyncStream(_Collected):
         attempt = 1
         while True:
             try:
+                self._asked = True
                 self._call = await self._open_call()
                 return await self._call.__anext__()
             except ConchClientError as error:
@@ -274,8 +287,7 @@ class AsyncStream(_Collected):
         """Stop reading. What the server has not sent yet it need not generate."""
         self._done = True
         call, self._call = self._call, None
-        if call is not None:
-            call.close()
+        self._left(call)
 
     async def __aenter__(self) -> AsyncStream:
         return self
