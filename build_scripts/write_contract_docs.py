@@ -90,6 +90,33 @@ def _tensor(tensor: TensorSpec) -> list[str]:
     return [f"`{tensor.name}`", tensor.dtype.value, _dims(tensor.dims), optional, tensor.doc]
 
 
+def _twins() -> list[str]:
+    unsigned = [f"`{t.name}`" for t in contract.UNSIGNED.inputs if t.dtype is contract.DType.UINT32]
+    rows = [
+        [f"`{e.name}`", e.doc, _with_row("text_input", e), _with_row("stop_words", e), _outputs(e)]
+        for e in contract.TWINS
+    ]
+    doc = "As ensemble, answers once, through HTTP infer and unary gRPC, too; `stream` must be false."
+    rows.insert(2, [f"`{contract.UNARY.name}`", doc, "[rows, 1]", "[rows, -1]", "[rows, sequences]"])
+    header = ("model", "what it is", "shape of `text_input` and of numbers", "of `stop_words`", "of `text_output`")
+    return [
+        "", "## Twins of ensemble", "",
+        "Some clients send other dtypes or shapes than `ensemble` takes, or cannot read a stream. For them there are",
+        "models with the same fields and the same answers. `serving.twins: false` in the spec leaves them out.", "",
+        *_table(header, rows), "",
+        f"UINT32 in the models whose names end in `u32`: {', '.join(unsigned)}.", "",
+        "`unary_scalar` sends `text_output` alone. The others send what `ensemble` sends.",
+    ]  # fmt: skip
+
+
+def _with_row(name: str, ensemble: EnsembleContract) -> str:
+    return next(_dims(t.dims) for t in ensemble.inputs if t.name == name)
+
+
+def _outputs(ensemble: EnsembleContract) -> str:
+    return "[sequences]" if ensemble.rows is not contract.Rows.MANY else "[rows, sequences]"
+
+
 def render() -> str:
     """The page."""
     lines = [_HEAD, "## Controls", "", *_controls(), "", "## Models"]
@@ -97,6 +124,7 @@ def render() -> str:
         lines += _model(ensemble)
     for stage in contract.STAGES:
         lines += _model(stage)
+    lines += _twins()
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """The part of Triton 2.51's Python backend API that Conch uses; as seen at run time, the module has no types of its own."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,12 @@ class InferenceRequest:
         model_version: int = ...,
         requested_output_names: Sequence[str],
         inputs: Sequence[Tensor],
+        request_id: str = ...,
     ) -> None: ...
+    @overload
     def exec(self) -> InferenceResponse: ...
+    @overload
+    def exec(self, *, decoupled: Literal[True]) -> Iterable[InferenceResponse]: ...
     def inputs(self) -> list[Tensor]: ...
     def request_id(self) -> str: ...
     def parameters(self) -> str: ...

@@ -22,6 +22,7 @@ class DType(str, Enum):
     BOOL = "BOOL"
     INT32 = "INT32"
     INT64 = "INT64"
+    UINT32 = "UINT32"
     UINT64 = "UINT64"
     FP32 = "FP32"
 
@@ -143,7 +144,7 @@ TOP_P = Control(
 )
 MIN_P = Control(
     "min_p", "min_p", DType.FP32,
-    "Drop tokens less likely than min_p times the likeliest one. Default 0.", allowed=Range(0, 1),
+    "Drop tokens less likely than min_p times the likeliest one; 1 is greedy. Default 0.", allowed=Range(0, 1),
 )
 REPETITION_PENALTY = Control(
     "repetition_penalty", "repetition_penalty", DType.FP32,
@@ -366,6 +367,7 @@ TRITON_PARAMETERS = frozenset(
     {
         "id", "timeout", "sequence_id", "sequence_start", "sequence_end", "binary_data_output",
         "triton_enable_empty_final_response", "triton_final_response", "headers", "classification",
+        "accumulate_tokens",  # vLLM's benchmark sends it to every TensorRT-LLM server
     }
 )  # fmt: skip
 
@@ -418,35 +420,129 @@ DETOKENIZER = ModelContract(
 STAGES = (TOKENIZER, ENGINE, DETOKENIZER)
 
 
+def _may_be_negative(name: str) -> bool:
+    allowed = ALIASES[name].allowed if name in ALIASES else {c.name: c for c in CONTROLS}[name].allowed
+    return allowed is None or allowed.low < 0
+
+
+def unsigned(tensor: TensorSpec) -> TensorSpec:
+    """A public input as clients of unsigned integers send it: UINT32 for INT32, but where a value may be negative."""
+    keeps = tensor.dtype is not DType.INT32 or _may_be_negative(tensor.name)
+    return tensor if keeps else replace(tensor, dtype=DType.UINT32)
+
+
+# Two models that some clients need beside the three stages: docs/adr/0009-twins.md.
+UNSIGNED = ModelContract("unsigned", inputs=tuple(map(unsigned, TOKENIZER.inputs)), outputs=TOKENIZER.inputs)
+UNARY = ModelContract(
+    "unary", inputs=TOKENIZER.inputs, outputs=(TEXT_OUTPUT, *(t for t in REPORTED if t is not BATCH_INDEX))
+)
+TWIN_STAGES = (UNSIGNED, UNARY)
+# Requests that unary asks the engine at a time; those beyond wait in front of it.
+UNARY_IN_FLIGHT = 128
+
+
+class Rows(Enum):
+    """How the rows of a request show in the shapes of an ensemble's tensors."""
+
+    MANY = "a row each in the first dimension, in and out"
+    ONE = "inputs [1, ...]: one row; outputs without that dimension"
+    NONE = "one row, without a dimension for it, in and out"
+
+
 @dataclass(frozen=True)
 class EnsembleContract:
-    """The three stages in a row, under public names.
+    """Models in a row, under public names.
 
     Attributes:
         name: model name.
+        doc: what it is for.
         renames: public name of a tensor -> its name in this ensemble, where it differs.
+        steps: the models.
+        rows: shapes of requests and responses.
+        text_only: nothing is sent but the text, which so is the first output.
     """
 
     name: str
+    doc: str
     renames: dict[str, str] = field(default_factory=dict)
+    steps: tuple[ModelContract, ...] = STAGES
+    rows: Rows = Rows.MANY
+    text_only: bool = False
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Every input of the tokenizer, under this ensemble's names."""
-        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in TOKENIZER.inputs)
+        """Every input of the first step, under this ensemble's names; for Rows.ONE with the dimension of the row."""
+        return tuple(
+            replace(t, name=self.renames.get(t.name, t.name), dims=((1, *t.dims) if self.rows is Rows.ONE else t.dims))
+            for t in self.steps[0].inputs
+        )
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The text, then what the engine reports. Triton sends the outputs of an ensemble in an order of its own."""
-        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in (TEXT_OUTPUT, *REPORTED))
+        reported = () if self.text_only else UNARY.outputs[1:] if UNARY in self.steps else REPORTED
+        return tuple(t.renamed(self.renames.get(t.name, t.name)) for t in (TEXT_OUTPUT, *reported))
+
+    @property
+    def streams(self) -> bool:
+        """Whether one request may have several responses."""
+        return any(step.decoupled for step in self.steps)
 
 
-ENSEMBLE = EnsembleContract("ensemble")
+ENSEMBLE = EnsembleContract("ensemble", "For most clients: streams, takes several rows.")
 PIPELINE = EnsembleContract(
-    "llama_pipeline", renames={TEXT_INPUT.name: "INPUT_TEXT", TEXT_OUTPUT.name: "OUTPUT_TEXT"}
+    "llama_pipeline",
+    "The same under two other names.",
+    renames={TEXT_INPUT.name: "INPUT_TEXT", TEXT_OUTPUT.name: "OUTPUT_TEXT"},
 )
 ENSEMBLES = (ENSEMBLE, PIPELINE)
-MODEL_NAMES = tuple(m.name for m in (*STAGES, *ENSEMBLES))
+ENSEMBLE_SINGLE = EnsembleContract(
+    "ensemble_single",
+    "One row, and outputs without a dimension for it: [1] where ensemble sends [1, 1]. For LlamaIndex.",
+    rows=Rows.ONE,
+)
+ENSEMBLE_U32 = EnsembleContract(
+    "ensemble_u32",
+    "As ensemble_single, with UINT32 where that takes INT32. For LangChain.",
+    steps=(UNSIGNED, *STAGES),
+    rows=Rows.ONE,
+)
+UNARY_U32 = EnsembleContract(
+    "unary_u32",
+    "As ensemble_u32, answers once, through HTTP infer and unary gRPC, too. For Locust's triton-infer.",
+    steps=(UNSIGNED, UNARY),
+    rows=Rows.ONE,
+)
+UNARY_SCALAR = EnsembleContract(
+    "unary_scalar",
+    "As unary, with inputs [1] instead of [1, 1], and the text alone. For LiteLLM's infer.",
+    steps=(UNARY,),
+    rows=Rows.NONE,
+    text_only=True,
+)
+TWINS = (ENSEMBLE_SINGLE, ENSEMBLE_U32, UNARY_U32, UNARY_SCALAR)
+
+
+def stages(twins: bool) -> tuple[ModelContract, ...]:
+    """Models that have a process each."""
+    return (*STAGES, *TWIN_STAGES) if twins else STAGES
+
+
+def ensembles(twins: bool) -> tuple[EnsembleContract, ...]:
+    """Models that are made of others."""
+    return (*ENSEMBLES, *TWINS) if twins else ENSEMBLES
+
+
+def model_names(twins: bool) -> tuple[str, ...]:
+    """Every model of a release.
+
+    Args:
+        twins: serving.twins of its spec.
+    """
+    return (*(stage.name for stage in stages(twins)), *(ensemble.name for ensemble in ensembles(twins)))
+
+
+MODEL_NAMES = model_names(twins=True)
 
 # --- where the server listens ------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from conch.build.compile import find_export_python
 from conch.build.pipeline import BuildOptions
 from conch.build.progress import Progress
 from conch.build.sources import SOURCES, local_path, wheel_key
-from conch.contract import ENGINE, ENSEMBLES, MODEL_NAMES, TOKENIZER
+from conch.contract import ENGINE, TOKENIZER, TWIN_STAGES, ensembles, model_names
 from conch.errors import BuildError
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE, IR_FILE
 from conch.repository.layout import MODEL_FILE
@@ -100,14 +100,18 @@ def _write_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
 
 def release_paths(spec: ModelSpec, version: int) -> list[Path]:
     """Files of a release below the repository, byte code left out; of an engine, the one that names it."""
-    ensembles = {e.name for e in ENSEMBLES}
+    twins = spec.serving.twins
+    no_code, no_files = {e.name for e in ensembles(twins)}, {s.name for s in TWIN_STAGES}
     paths = []
-    for name in MODEL_NAMES:
+    for name in model_names(twins):
         folder = Path(name, str(version))
         paths += [Path(name, CONFIG_FILE), folder / SETTINGS_FILE]
-        if name in ensembles:
+        if name in no_code:
             continue
-        paths += [folder / MODEL_FILE, folder / TOKENIZER_FILE]
+        paths.append(folder / MODEL_FILE)
+        if name in no_files:
+            continue
+        paths.append(folder / TOKENIZER_FILE)
         if name == TOKENIZER.name:
             paths += [folder / CHAT_TEMPLATE_FILE, folder / META_FILE]
         if name == ENGINE.name:

@@ -37,4 +37,4 @@ def check_repository(repository: Path) -> Release:
             raise RepositoryError(f"{config} is missing", mend=BUILD_AGAIN)
         if config.read_bytes() != text.encode():
             raise RepositoryError(f"{config} was changed, or was written by another version of Conch", mend=BUILD_AGAIN)
-    return Release(repository, manifest.name, version)
+    return Release(repository, manifest.name, version, twins=settings.spec.serving.twins)

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from conch.contract import ENGINE, ENSEMBLES, MODEL_NAMES, STAGES, TOKENIZER
+from conch.contract import ENGINE, ENSEMBLES, MODEL_NAMES, STAGES, TOKENIZER, TWIN_STAGES, TWINS, model_names
 from conch.errors import BuildError, RepositoryError
 from conch.repository.artifacts import ENGINE_DIR, Artifacts
 from conch.repository.manifest import (
@@ -52,12 +52,14 @@ class Release:
         name: of the model.
         version: its number.
         created: False: an equal one was there already.
+        twins: serving.twins of its spec.
     """
 
     path: Path
     name: str
     version: int
     created: bool = False
+    twins: bool = True
 
 
 def release_limits(spec: ModelSpec, meta: TokenizerMeta) -> Limits:
@@ -118,7 +120,7 @@ def write_release(repository: Path, spec: ModelSpec, artifacts: Artifacts, versi
         if found is None:
             _write_version(repository, spec, artifacts, chosen, fingerprint)
         pin(repository, spec, chosen)
-        return Release(repository, spec.name, chosen, created=found is None)
+        return Release(repository, spec.name, chosen, created=found is None, twins=spec.serving.twins)
 
 
 def pin(repository: Path, spec: ModelSpec, version: int) -> None:
@@ -138,14 +140,15 @@ def pin(repository: Path, spec: ModelSpec, version: int) -> None:
 
 def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, version: int, fingerprint: str) -> None:
     settings = ReleaseSettings(spec, release_limits(spec, TokenizerMeta.read(artifacts.tokenizer_dir)))
+    names = model_names(spec.serving.twins)
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
     moved: list[Path] = []
     try:
-        for name in MODEL_NAMES:
+        for name in names:
             _write_model(staging / name / str(version), name, artifacts, settings)
         files = {
             str(path.relative_to(staging)): file_entry(path)
-            for name in MODEL_NAMES
+            for name in names
             for path in release_files(staging / name / str(version))
         }
         Manifest(
@@ -157,7 +160,7 @@ def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, vers
             provenance=artifacts.provenance,
             files=files,
         ).write(staging / MANIFEST_FILE)
-        for name in MODEL_NAMES:
+        for name in names:
             moved.append(repository / name / str(version))
             moved[-1].parent.mkdir(exist_ok=True)
             (staging / name / str(version)).rename(moved[-1])
@@ -176,13 +179,15 @@ def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, vers
 def _write_model(folder: Path, name: str, artifacts: Artifacts, settings: ReleaseSettings) -> None:
     folder.mkdir(parents=True)
     settings.write(folder)
-    if name in {e.name for e in ENSEMBLES}:
+    if name in {e.name for e in (*ENSEMBLES, *TWINS)}:
         return
     shutil.copyfile(BACKENDS_DIR / name / MODEL_FILE, folder / MODEL_FILE)
     # Compiled now: the first load would write __pycache__, change the folder's time, and make Triton reload the
     # version later.
     mode = py_compile.PycInvalidationMode.CHECKED_HASH
     py_compile.compile(str(folder / MODEL_FILE), doraise=True, invalidation_mode=mode)
+    if name in {s.name for s in TWIN_STAGES}:
+        return
     if name == TOKENIZER.name:
         for path in sorted(artifacts.tokenizer_dir.iterdir()):
             shutil.copyfile(path, folder / path.name)
@@ -211,7 +216,7 @@ def _fingerprint(spec: ModelSpec, artifacts: Artifacts) -> str:
     digest = hashlib.sha256(spec.canonical_json().encode())
     digest.update(json.dumps(asdict(artifacts.provenance), sort_keys=True).encode())
     digest.update(package_version("conch").encode())
-    for stage in STAGES:
+    for stage in (*STAGES, *TWIN_STAGES):
         digest.update((BACKENDS_DIR / stage.name / MODEL_FILE).read_bytes())
     for path in sorted(artifacts.tokenizer_dir.iterdir()):
         digest.update(path.read_bytes())

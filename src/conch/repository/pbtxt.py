@@ -10,12 +10,14 @@ from tritonclient.grpc import model_config_pb2 as pb
 from conch.contract import (
     DETOKENIZER,
     ENGINE,
-    ENSEMBLES,
-    STAGES,
     TOKENIZER,
+    UNSIGNED,
     EnsembleContract,
     ModelContract,
+    Rows,
     TensorSpec,
+    ensembles,
+    stages,
 )
 from conch.spec import ModelSpec
 
@@ -33,8 +35,8 @@ def model_configs(spec: ModelSpec, version: int) -> dict[str, str]:
     Returns:
         Model name -> text.
     """
-    messages = [_stage(stage, spec, version) for stage in STAGES]
-    messages += [_ensemble(ensemble, spec, version) for ensemble in ENSEMBLES]
+    messages = [_stage(stage, spec, version) for stage in stages(spec.serving.twins)]
+    messages += [_ensemble(ensemble, spec, version) for ensemble in ensembles(spec.serving.twins)]
     return {m.name: _HEADER + text_format.MessageToString(m) for m in messages}
 
 
@@ -68,7 +70,7 @@ def _stage(contract: ModelContract, spec: ModelSpec, version: int) -> pb.ModelCo
     config.model_transaction_policy.decoupled = contract.decoupled
     # One process each: the engine batches inside, and the text stages are far from being a process' worth of work.
     config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
-    if contract in (TOKENIZER, DETOKENIZER):
+    if contract in (UNSIGNED, TOKENIZER, DETOKENIZER):
         # What waits while the stage is busy goes to it in one call. Order is kept, or a stream's pieces would mix.
         config.dynamic_batching.preserve_ordering = True
         config.max_batch_size = max(spec.serving.max_rows, spec.engine.max_batch_size)
@@ -83,32 +85,54 @@ def _stage(contract: ModelContract, spec: ModelSpec, version: int) -> pb.ModelCo
 
 def _ensemble(contract: EnsembleContract, spec: ModelSpec, version: int) -> pb.ModelConfig:
     config = _base(contract.name, spec, version)
+    if contract.rows is not Rows.MANY:
+        # Triton adds the dimension of the row before a step that has one, and takes it away from what goes out.
+        config.max_batch_size = 0
     config.platform = "ensemble"
     _add_inputs(config, contract.inputs)
     _add_outputs(config, contract.outputs)
-    public = contract.renames
-    reported = {t.name for t in contract.outputs}
-    needed = {t.name for t in DETOKENIZER.inputs} | reported
-    for stage in STAGES:
+    for stage in contract.steps:
         step = config.ensemble_scheduling.step.add(model_name=stage.name, model_version=version)
         for tensor in stage.inputs:
-            outer = public.get(tensor.name, tensor.name)
-            step.input_map[tensor.name] = outer if stage is TOKENIZER else _inner(tensor, reported)
+            step.input_map[tensor.name] = _source(contract, stage, tensor)
         for tensor in stage.outputs:
-            if stage is DETOKENIZER:
-                step.output_map[tensor.name] = public.get(tensor.name, tensor.name)
-            elif stage is TOKENIZER or tensor.name in needed:
-                step.output_map[tensor.name] = _inner(tensor, reported)
+            target = _target(contract, stage, tensor)
+            if target is not None:
+                step.output_map[tensor.name] = target
     return config
 
 
-def _inner(tensor: TensorSpec, reported: set[str]) -> str:
-    """Name of a tensor between two stages.
+def _source(contract: EnsembleContract, stage: ModelContract, tensor: TensorSpec) -> str:
+    """Name, inside of the ensemble, of what an input of a step is made from."""
+    if stage is contract.steps[0]:
+        return contract.renames.get(tensor.name, tensor.name)
+    if UNSIGNED in contract.steps and stage is contract.steps[1]:
+        return _signed(tensor)
+    return _inner(tensor, contract)
+
+
+def _target(contract: EnsembleContract, stage: ModelContract, tensor: TensorSpec) -> str | None:
+    """Name, inside of the ensemble, of an output of a step; None where nobody wants it."""
+    if stage is UNSIGNED:
+        return _signed(tensor)
+    if stage is contract.steps[-1]:
+        name = contract.renames.get(tensor.name, tensor.name)
+        return name if any(name == t.name for t in contract.outputs) else None
+    wanted = stage is TOKENIZER or tensor.name in {t.name for t in (*DETOKENIZER.inputs, *contract.outputs)}
+    return _inner(tensor, contract) if wanted else None
+
+
+def _signed(tensor: TensorSpec) -> str:
+    return f"signed_{tensor.name}"
+
+
+def _inner(tensor: TensorSpec, contract: EnsembleContract) -> str:
+    """Name of a tensor between two of the three stages.
 
     A control keeps its name through the tokenizer; the underscore tells the checked one from the one that the client
     sent.
     """
-    return tensor.name if tensor.name in reported else f"_{tensor.name}"
+    return tensor.name if any(tensor.name == t.name for t in contract.outputs) else f"_{tensor.name}"
 
 
 def _add_inputs(config: pb.ModelConfig, tensors: Iterable[TensorSpec]) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from datetime import datetime, timedelta, timezone
 
-from conch.contract import MODEL_NAMES
+from conch.contract import model_names
 from conch.errors import ServerError
 from conch.server import probe
 from conch.server.leftovers import kill_group, remove_leftovers
@@ -81,7 +81,7 @@ def status(settings: Settings, *, as_json: bool) -> int:
         say(json.dumps({"phase": "starting"}) if as_json else "starting")
         return EXIT_NOT_READY
     host, port = state.settings.connect_host, state.settings.http_port
-    models = {name: state.phase == READY and probe.model_ready(host, port, name) for name in MODEL_NAMES}
+    models = {name: state.phase == READY and probe.model_ready(host, port, name) for name in model_names(state.twins)}
     uptime_s = max(0, int(time.time() - state.started_at_s))
     if as_json:
         say(json.dumps(_status_data(state, models, uptime_s), indent=2))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from conch.contract import ENSEMBLES, STAGES
+from conch.contract import STAGES, UNARY, UNSIGNED, ensembles
 from conch.server import probe
 from conch.server.settings import Settings
 from conch.server.signals import Signals
@@ -29,6 +29,7 @@ class Drain:
         admin_key: for the management API.
         signals: a second stop signal ends the patience.
         say: takes lines for the person in front of it.
+        twins: of the release.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Drain:
         admin_key: str,
         signals: Signals,
         say: Callable[[str], None],
+        twins: bool,
     ) -> None:
         self._host = settings.connect_host
         self._port = settings.http_port
@@ -46,12 +48,15 @@ class Drain:
         self._admin_key = admin_key
         self._signals = signals
         self._say = say
+        self._twins = twins
 
     def run(self) -> None:
         """Let requests in flight finish, then stop tritonserver; the caller kills what is left."""
         self._say(f"stopping: requests in flight may take {self._timeout_s} s (a second signal ends them)")
         deadline = time.monotonic() + self._timeout_s
-        groups = ([e.name for e in ENSEMBLES], [s.name for s in STAGES])
+        # unary asks the stages by name, as a client would: they must outlast it.
+        public = [e.name for e in ensembles(self._twins)] + [UNARY.name] * self._twins
+        groups = (public, [s.name for s in STAGES] + [UNSIGNED.name] * self._twins)
         idle = all(self._unload(names, deadline) for names in groups)
         if self._impatient():
             self._say("killed; requests in flight are lost")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from conch.contract import ENGINE, STAGES
+from conch.contract import ENGINE, stages
 from conch.errors import ConchError, ServerError
 from conch.repository.artifacts import ENGINE_DIR
 from conch.repository.check import check_repository
@@ -124,7 +124,7 @@ def check_memory(need_bytes: int, available_bytes: int | None) -> None:
 
 def check_shm(folder: Path) -> None:
     """Raise ServerError where shared memory is missing, not writable, or too small for the stubs."""
-    need = len(STAGES) * SHM_PER_STAGE_BYTES
+    need = len(stages(twins=True)) * SHM_PER_STAGE_BYTES
     mend = "In a container: --shm-size=64m or more"
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ServerError(f"{folder}, through which Triton talks to its stubs, is missing or not writable", mend=mend)

@@ -6,11 +6,12 @@ import http.client
 import json
 from dataclasses import dataclass
 
-from conch.contract import ENSEMBLE, MAX_TOKENS, TEXT_INPUT
+from conch.contract import ENGINE, ENSEMBLE, INPUT_IDS, INPUT_LENGTHS, MAX_TOKENS, REQUEST_OUTPUT_LEN, TEXT_INPUT
 
 ADMIN_HEADER = "conch-admin-key"
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 _QUICK_S = 5.0
+_LOAD_S = 60.0  # of an ensemble, which has no files
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def first_token(host: str, port: int, timeout_s: float) -> Answer:
     return ask(host, port, "POST", f"/v2/models/{ENSEMBLE.name}/generate", body=body, timeout_s=timeout_s)
 
 
+def engine_token(host: str, port: int, timeout_s: float) -> Answer:
+    """One real inference of one token, asked of the engine itself."""
+    body = json.dumps({INPUT_IDS.name: [0], INPUT_LENGTHS.name: 1, REQUEST_OUTPUT_LEN.name: 1})
+    return ask(host, port, "POST", f"/v2/models/{ENGINE.name}/generate", body=body, timeout_s=timeout_s)
+
+
 def model_states(host: str, port: int, admin_key: str) -> dict[tuple[str, str], str] | None:
     """(model, version) -> READY, LOADING, UNLOADING or UNAVAILABLE; None where Triton does not say.
 
@@ -79,3 +86,9 @@ def model_states(host: str, port: int, admin_key: str) -> dict[tuple[str, str], 
 def unload(host: str, port: int, admin_key: str, name: str) -> Answer:
     """Tell Triton to take no new requests for a model; returns at once, those in flight go on."""
     return ask(host, port, "POST", f"/v2/repository/models/{name}/unload", headers={ADMIN_HEADER: admin_key})
+
+
+def load(host: str, port: int, admin_key: str, name: str) -> Answer:
+    """Tell Triton to load a model; returns when that is done."""
+    path = f"/v2/repository/models/{name}/load"
+    return ask(host, port, "POST", path, headers={ADMIN_HEADER: admin_key}, timeout_s=_LOAD_S)

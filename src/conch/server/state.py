@@ -69,6 +69,7 @@ class State:
         started_at_s: Unix time of the start.
         repairs: how often a dead stage made a restart necessary.
         shm_regions: names of shared memory regions that this server's stubs made.
+        twins: serving.twins of the release.
     """
 
     phase: str
@@ -80,6 +81,7 @@ class State:
     started_at_s: float
     repairs: int = 0
     shm_regions: tuple[str, ...] = field(default=())
+    twins: bool = True
 
     def write(self, run_dir: RunDir) -> None:
         """Write beside and rename: a reader never sees half of it."""

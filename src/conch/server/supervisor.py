@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
 
-from conch.contract import ENSEMBLE
+from conch.contract import model_names
 from conch.errors import ServerError
 from conch.server import probe, procfs, triton_log
 from conch.server.drain import Drain
@@ -81,8 +81,7 @@ class Supervisor:
                     if end is _End.READY:
                         end = self._watch()
                         if end is _End.STOP_ASKED:
-                            self._update(STOPPING)
-                            Drain(self._settings, self._triton, self._admin_key, self._signals, self._say).run()
+                            self._drain()
                             return EXIT_STOPPED
                     if end is _End.STOP_ASKED:
                         self._say("stopped before it was ready")
@@ -94,6 +93,10 @@ class Supervisor:
                 self._note_repair()
                 ready = self._find()
 
+    def _drain(self) -> None:
+        self._update(STOPPING)
+        Drain(self._settings, self._triton, self._admin_key, self._signals, self._say, self._state.twins).run()
+
     def _rotate_log(self) -> None:
         log = self._run_dir.triton_log
         if log.exists():
@@ -104,7 +107,12 @@ class Supervisor:
         backends = ready.installation.install_backend(self._run_dir.backends)
         self._began = time.monotonic()
         self._triton = TritonProcess(
-            self._settings, ready.installation, backends, self._admin_key, self._run_dir.triton_log
+            self._settings,
+            ready.installation,
+            backends,
+            self._admin_key,
+            self._run_dir.triton_log,
+            ready.release.twins,
         )
         self._state = State(
             phase=REPAIRING if self._repairs else STARTING,
@@ -115,6 +123,7 @@ class Supervisor:
             release_version=ready.release.version,
             started_at_s=time.time(),
             repairs=len(self._repairs),
+            twins=ready.release.twins,
         )
         self._state.write(self._run_dir)
         self._say(f"starting tritonserver for {ready.release.name}, release {ready.release.version}")
@@ -160,7 +169,8 @@ class Supervisor:
         return all(procfs.listens(self._triton.process.pid, port) for port in self._settings.ports.values())
 
     def _model_ready(self) -> bool:
-        return probe.model_ready(self._settings.connect_host, self._settings.http_port, ENSEMBLE.name)
+        host, port = self._settings.connect_host, self._settings.http_port
+        return all(probe.model_ready(host, port, name) for name in model_names(self._state.twins))
 
     def _waits_for(self) -> str:
         names = triton_log.loading(self._triton.log_text())

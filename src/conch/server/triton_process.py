@@ -7,7 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from conch.contract import ENSEMBLES
+from conch.contract import UNARY_IN_FLIGHT, ensembles
 from conch.server import procfs
 from conch.server.bound import bound
 from conch.server.leftovers import Stub, as_stub, kill_group, remove_leftovers
@@ -18,18 +18,22 @@ from conch.server.settings import Settings
 
 # Everything that changes what is served or reads what others send; inference, health and statistics stay open.
 RESTRICTED_APIS = "model-repository,shared-memory,trace,logging"
+_SPARE_THREADS = 8
 
 
-def flags(settings: Settings, backend_dir: Path, admin_key: str) -> list[str]:
+def flags(settings: Settings, backend_dir: Path, admin_key: str, twins: bool) -> list[str]:
     """Flags of tritonserver 2.51.
 
     Only the ensembles are named: Triton loads what they are made of, in the versions that they pin.
     """
     return [
+        # Threads of each Python model for what it asks of others. unary blocks one for every request in flight; the
+        # rest is for those that end one.
+        *([f"--backend-config=python,thread-pool-size={UNARY_IN_FLIGHT + _SPARE_THREADS}"] if twins else []),
         f"--model-repository={settings.repository}",
         f"--backend-directory={backend_dir}",
         "--model-control-mode=explicit",
-        *(f"--load-model={ensemble.name}" for ensemble in ENSEMBLES),
+        *(f"--load-model={ensemble.name}" for ensemble in ensembles(twins)),
         "--disable-auto-complete-config",  # the configs are complete; one that is not is a fault to be seen
         f"--http-address={settings.host}",
         f"--grpc-address={settings.host}",
@@ -63,15 +67,22 @@ class TritonProcess:
         backend_dir: for --backend-directory.
         admin_key: for the restricted APIs.
         log: appended to.
+        twins: of the release.
     """
 
     def __init__(
-        self, settings: Settings, installation: Installation, backend_dir: Path, admin_key: str, log: Path
+        self,
+        settings: Settings,
+        installation: Installation,
+        backend_dir: Path,
+        admin_key: str,
+        log: Path,
+        twins: bool,
     ) -> None:
         with log.open("ab") as output:
             self._log_offset_bytes = output.tell()
             self._popen = subprocess.Popen(
-                bound([str(installation.tritonserver), *flags(settings, backend_dir, admin_key)]),
+                bound([str(installation.tritonserver), *flags(settings, backend_dir, admin_key, twins)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ from conch.errors import Code, ConchError, InvalidArgumentError
 
 _NUMPY: dict[DType, Any] = {
     DType.BYTES: np.object_, DType.BOOL: np.bool_, DType.INT32: np.int32, DType.INT64: np.int64,
-    DType.UINT64: np.uint64, DType.FP32: np.float32,
+    DType.UINT32: np.uint32, DType.UINT64: np.uint64, DType.FP32: np.float32,
 }  # fmt: skip
 # Names of pb_utils.TritonError's codes. The module gets most of its members only after a model's own modules have been
 # imported (pb_stub.cc), so nothing of it may be touched at import time.
@@ -121,3 +121,18 @@ def error_response(error: ConchError) -> pb_utils.InferenceResponse:
     """
     code = getattr(pb_utils.TritonError, _TRITON_CODES.get(error.code, "INTERNAL"))
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{error.code.value}: {error}", code))
+
+
+def passed_on(text: str) -> pb_utils.InferenceResponse:
+    """An answer with the error of another model that was asked: Triton hands on its text, and loses its code.
+
+    Args:
+        text: as error_response wrote it, or Triton's own words.
+    """
+    code = text.partition(":")[0]
+    known = {c.value: name for c, name in _TRITON_CODES.items()}
+    if code not in known and code != Code.INTERNAL.value:
+        text = f"{Code.INTERNAL.value}: {text}"
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(text, getattr(pb_utils.TritonError, known.get(code, "INTERNAL")))
+    )
