@@ -331,6 +331,7 @@ BATCH_INDEX = TensorSpec(
 
 INPUT_IDS = TensorSpec("input_ids", DType.INT32, (-1,), "Token ids of the prompt, rows padded at the end.", ragged=True)
 INPUT_LENGTHS = TensorSpec("input_lengths", DType.INT32, (1,), "Tokens of each row of input_ids.")
+REQUEST_OUTPUT_LEN = MAX_TOKENS.engine
 OUTPUT_IDS = TensorSpec(
     "output_ids", DType.INT32, (-1, -1), "Token ids of this response: (sequence, token); rows padded at the end.",
     ragged=True,
