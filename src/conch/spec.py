@@ -52,6 +52,14 @@ class InferencePrecision(str, Enum):
     F32 = "f32"
 
 
+class LogFormat(str, Enum):
+    """How the log tells of a request: one line of key=value, one JSON object, or nothing."""
+
+    TEXT = "text"
+    JSON = "json"
+    OFF = "off"
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -168,6 +176,8 @@ class Serving(_Model):
         max_guide_bytes: longest guide of guided decoding.
         max_queue_size: most rows that wait for the engine; more are refused with UNAVAILABLE. 0: no limit.
         queue_timeout_ms: longest wait of a row; then it is refused with UNAVAILABLE. 0: no limit.
+        log_format: how the log tells of each request that has ended: text, json or off.
+        log_prompts: the log shows the beginning of prompts and answers, too.
         twins: the models for clients whose dtypes or shapes ``ensemble`` does not take, or that want no stream
             (docs/contract.md). They cost two small processes.
     """
@@ -181,7 +191,14 @@ class Serving(_Model):
     max_guide_bytes: int = Field(default=65_536, ge=1, le=1 << 20)
     max_queue_size: int = Field(default=1024, ge=0, le=1 << 20)
     queue_timeout_ms: int = Field(default=0, ge=0, le=86_400_000)
+    log_format: LogFormat = LogFormat.TEXT
+    log_prompts: bool = False
     twins: bool = True
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads off as a truth value
 
 
 class ModelSpec(_Model):

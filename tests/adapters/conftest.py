@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,17 @@ def _nothing_that_crashes_triton() -> Iterator[None]:
     pb_utils.violations.clear()
     yield
     assert pb_utils.violations == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_process_for_each_engine() -> Iterator[None]:
+    """As in Triton, though all are in this one."""
+    from conch.triton import metrics
+
+    numbers = itertools.count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "process", lambda: str(next(numbers)))
+        yield
 
 
 @pytest.fixture

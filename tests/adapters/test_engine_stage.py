@@ -15,6 +15,7 @@ from triton_side import TIMEOUT_S, Refused, Rows, Stages, make_request
 
 from conch.contract import ENGINE
 from conch.engines.base import GenerationRequest
+from conch.engines.queue import Load
 from conch.errors import UnavailableError
 from conch.triton import cancel_watch, engine_stage
 
@@ -250,6 +251,8 @@ def test_closing_ends_what_is_in_flight(make_stages: Callable[..., Stages]) -> N
 
 class RefusesTheFirst:
     """An engine that is back for the second row, when the error of the first has been sent."""
+
+    load = Load(0, 0)
 
     def __init__(self, sender: pb_utils.ResponseSender) -> None:
         self.taken: list[int] = []

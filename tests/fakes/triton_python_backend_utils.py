@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
 violations: list[str] = []
+# What /metrics would show: (name, labels) -> value. With metrics_on false there is no such thing.
+series: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+metrics_on = True
 # Models that a stage can ask: (name, version) -> what answers a request.
 served: dict[tuple[str, int], Callable[[InferenceRequest], InferenceResponse]] = {}
 _DTYPES = (np.bool_, np.int32, np.int64, np.uint64, np.float32, np.object_)
@@ -187,6 +190,66 @@ class InferenceRequest:
 
     def is_cancelled(self) -> bool:
         return self._sender is not None and self._sender.is_cancelled()
+
+
+class MetricKind:
+    """Kind of a metric."""
+
+
+class Metric:
+    """One number in Triton's registry."""
+
+    def __init__(self, kind: MetricKind, key: tuple[str, tuple[tuple[str, str], ...]]) -> None:
+        if key in series:
+            violations.append(f"{key} is there already: the real server frees it when the first of them goes")
+        series[key] = 0.0
+        self._kind, self._key, self._user = kind, key, threading.Lock()
+
+    def increment(self, value: float) -> None:
+        if value < 0 and self._kind is MetricFamily.COUNTER:
+            raise TritonModelException("a counter can only be incremented by non-negative values")
+        self._change(value)
+
+    def set(self, value: float) -> None:
+        if self._kind is not MetricFamily.GAUGE:
+            raise TritonModelException("a counter does not support set")
+        self._change(value - series[self._key])
+
+    def value(self) -> float:
+        return series[self._key]
+
+    def _change(self, by: float) -> None:
+        if not self._user.acquire(blocking=False):
+            violations.append("two threads used a metric at the same time: the real server crashes")
+            return
+        try:
+            series[self._key] += by
+        finally:
+            self._user.release()
+
+
+class MetricFamily:
+    """Metrics of one name. They go when it goes, not when they do."""
+
+    COUNTER, GAUGE = MetricKind(), MetricKind()
+    _kinds: ClassVar[dict[str, MetricKind]] = {}
+
+    def __init__(self, *, name: str, description: str, kind: MetricKind) -> None:
+        if not metrics_on:
+            raise TritonModelException("metrics are not supported")
+        if self._kinds.setdefault(name, kind) is not kind:
+            raise TritonModelException("Family name already exists with different type")
+        self._name, self._kind = name, kind
+        self._keys: list[tuple[str, tuple[tuple[str, str], ...]]] = []
+
+    def Metric(self, *, labels: dict[str, str]) -> Metric:
+        key = (self._name, tuple(sorted(labels.items())))
+        self._keys.append(key)
+        return Metric(self._kind, key)
+
+    def __del__(self) -> None:
+        for key in getattr(self, "_keys", ()):
+            series.pop(key, None)
 
 
 class Logger:

@@ -71,6 +71,7 @@ class Row:
         answers: one, or as many as the request wants.
         output_tokens: generated so far, all answers together.
         arrival_ns, scheduled_ns, first_token_ns, last_token_ns: since 1970; 0: not yet.
+        prompt_ids: the prompt, where the log shall show it; else empty.
     """
 
     request_id: int
@@ -84,6 +85,7 @@ class Row:
     scheduled_ns: int = 0
     first_token_ns: int = 0
     last_token_ns: int = 0
+    prompt_ids: Sequence[int] = ()
 
     @property
     def open_answer(self) -> Answer | None:

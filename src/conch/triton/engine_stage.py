@@ -34,8 +34,10 @@ from conch.text.token_bytes import TokenBytes
 from conch.triton import codec
 from conch.triton.answers import Answer, Call, Row, nothing
 from conch.triton.guard import as_conch_error
-from conch.triton.monitor import NoMonitor
 from conch.triton.outbox import Outbox
+from conch.triton.reporter import Reporter
+from conch.triton.request_log import RequestLog
+from conch.triton.tally import KEPT_TOKENS
 
 
 class EngineStage:
@@ -53,11 +55,16 @@ class EngineStage:
         self._limits = settings.limits
         self._table = TokenBytes.load(folder, settings.limits.vocab_size)
         self._version = int(folder.name)
-        self._monitor = NoMonitor()
-        self._outbox = Outbox(settings.spec.serving.max_responses_per_step, self._detokenizer_answers, self._monitor)
+        serving = settings.spec.serving
+        self._log_prompts = serving.log_prompts
+        shown = self._table if self._log_prompts else None
+        log = RequestLog(settings.spec.name, self._version, serving.log_format, shown)
+        self._reporter = Reporter(settings.spec.name, self._version, log, keep_tokens=self._log_prompts)
+        self._outbox = Outbox(serving.max_responses_per_step, self._detokenizer_answers, self._reporter)
         self._request_ids = itertools.count(1)
         self._engine = create_engine(settings.spec, folder / ENGINE_DIR, self._outbox)
         self._outbox.start(self._engine)
+        self._reporter.start(lambda: self._engine.load)
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> None:
         """Take requests in; answers go through each request's response sender.
@@ -104,6 +111,7 @@ class EngineStage:
         """Stop the engine; what is in flight ends with an error."""
         self._engine.close()
         self._outbox.close()
+        self._reporter.close()
 
     def _read(self, arrays: codec.Arrays, controls: list[dict[str, Any]]) -> tuple[list[list[int]], list[Row]]:
         input_ids, lengths = arrays[INPUT_IDS.name], arrays[INPUT_LENGTHS.name]
@@ -116,7 +124,7 @@ class EngineStage:
         for index in range(count):
             try:
                 ids = self._prompt(input_ids[index], int(lengths[index][0]))
-                rows.append(self._row(controls[index], len(ids)))
+                rows.append(self._row(controls[index], ids))
             except ConchError as error:
                 if count > 1:
                     raise type(error)(f"row {index}: {error.message}", mend=error.mend) from None
@@ -137,10 +145,11 @@ class EngineStage:
             raise InvalidArgumentError(f"{INPUT_IDS.name} must be in [0, {self._limits.vocab_size}), got {bad}")
         return ids
 
-    def _row(self, controls: dict[str, Any], input_tokens: int) -> Row:
-        params = resolve(controls, input_tokens, self._limits)
+    def _row(self, controls: dict[str, Any], ids: list[int]) -> Row:
+        params = resolve(controls, len(ids), self._limits)
         answers = [Answer(ContextTracker(self._table), self._matcher(params)) for _ in range(params.num_sequences)]
-        return Row(next(self._request_ids), params, input_tokens, answers)
+        shown = ids[:KEPT_TOKENS] if self._log_prompts else ()
+        return Row(next(self._request_ids), params, len(ids), answers, prompt_ids=shown)
 
     def _matcher(self, params: SamplingParams) -> StopMatcher | None:
         return StopMatcher(self._table, params.stop_words) if params.stop_words else None

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from conch.engines.base import EngineState
+from conch.engines.base import EngineState, Tokens
 from conch.triton.answers import Row
-
-# How a row ended, beside conch.contract.FINISH_REASONS.
-FAILED = "error"
 
 
 class Monitor(Protocol):
@@ -17,27 +14,14 @@ class Monitor(Protocol):
     def arrived(self, row: Row) -> None:
         """A row was taken in."""
 
-    def tokens(self, row: Row, count: int, gap_ns: int) -> None:
-        """The engine produced ``count`` tokens at a time, ``gap_ns`` after those before; 0: these are the first."""
+    def tokens(self, row: Row, event: Tokens, gap_ns: int) -> None:
+        """The engine produced tokens at a time, ``gap_ns`` after those before; 0: these are the first."""
+
+    def step_done(self) -> None:
+        """A step of the engine is over."""
 
     def ended(self, row: Row, reason: str) -> None:
-        """A row is over: one of conch.contract.FINISH_REASONS, or FAILED."""
+        """A row is over: one of conch.contract.FINISH_REASONS, or conch.metric_table.FAILED."""
 
     def state(self, state: EngineState) -> None:
         """News of the engine."""
-
-
-class NoMonitor(Monitor):
-    """Tells nobody."""
-
-    def arrived(self, row: Row) -> None:
-        pass
-
-    def tokens(self, row: Row, count: int, gap_ns: int) -> None:
-        pass
-
-    def ended(self, row: Row, reason: str) -> None:
-        pass
-
-    def state(self, state: EngineState) -> None:
-        pass

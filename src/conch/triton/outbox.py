@@ -22,11 +22,12 @@ import triton_python_backend_utils as pb_utils
 from conch.contract import RECEIPT
 from conch.engines.base import Engine, EngineState, Tokens, TokenSink
 from conch.errors import CancelledError, ConchError
+from conch.metric_table import FAILED
 from conch.triton import codec
 from conch.triton.answers import Answer, Call, Row, chunk, whole
 from conch.triton.cancel_watch import CancelWatch, Watched
 from conch.triton.guard import as_conch_error
-from conch.triton.monitor import FAILED, Monitor
+from conch.triton.monitor import Monitor
 from conch.triton.receipts import ReceiptBook
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Outbox(TokenSink, Watched):
             row.first_token_ns = row.first_token_ns or now
             row.last_token_ns = now
             row.output_tokens += len(event.ids)
-            self._monitor.tokens(row, len(event.ids), gap_ns)
+            self._monitor.tokens(row, event, gap_ns)
         answer = row.answers[event.sequence]
         with self._lock:
             if answer.finish_reason is not None:  # stopped meanwhile
@@ -140,6 +141,7 @@ class Outbox(TokenSink, Watched):
                 self._queue(row, answer, self._ready)
 
     def step_done(self) -> None:
+        self._monitor.step_done()
         with self._lock:
             for _ in range(min(self._max_responses_per_step, len(self._turns))):
                 self._ready.append(self._turns.popleft())
