@@ -19,6 +19,7 @@ from conch_client import (
     NotFoundError,
 )
 from conch_client.cli import main
+from server_processes import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -131,6 +132,69 @@ def test_deadline(real) -> None:
         real.stream(PROMPT, **LONG, timeout_s=0.5, into=pieces)
     assert real.generate(PROMPT, **GREEDY).text
 
+
+
+def test_the_servers_own_deadline(real) -> None:
+    with pytest.raises(DeadlineExceededError, match=r"^timeout_ms of 300 has passed$"):
+        real.generate(PROMPT, **LONG, timeout_ms=300)
+
+
+ENDLESS = {"temperature": 0.0, "max_tokens": 8000, "end_id": -1}
+
+
+def test_a_whole_answer_that_nobody_waits_for_is_ended(real) -> None:
+    """It would take minutes; the counter of the engine rises when a request ends."""
+
+    def ended() -> float:
+        return real.call("metrics").total("nv_inference_request_success", model="llama_engine")
+
+    before = ended()
+    with pytest.raises(DeadlineExceededError):
+        real.generate(PROMPT, **ENDLESS, timeout_s=1)
+    wait_until(lambda: ended() >= before + 2, 30)  # the request, and the one that ended it
+
+
+def test_cancel_by_id(real) -> None:
+    timer = threading.Timer(0.5, lambda: real.call("cancel", "an-id-of-its-own"))
+    timer.start()
+    answer = real.generate(PROMPT, **ENDLESS, request_id="an-id-of-its-own")
+    timer.join()
+    assert (answer.finish_reason, bool(answer.text)) == ("cancelled", True)
+    real.call("cancel", "nobody-has-this-id")
+
+
+def test_many_answers(askers) -> None:
+    controls = {"max_tokens": 12, "temperature": 1.0, "seed": 5, "end_id": -1, "num_return_sequences": 3}
+    answers = {a.generate(PROMPT, **controls, return_log_probs=True, return_token_ids=True).sequences for a in askers}
+    assert len(answers) == 1
+    (sequences,) = answers
+    assert len({s.text for s in sequences}) == 3
+    for sequence in sequences:
+        assert (sequence.finish_reason, sequence.num_output_tokens) == ("length", 12)
+        assert (len(sequence.token_ids), len(sequence.log_probs)) == (12, 12)
+        assert sequence.cum_log_prob == pytest.approx(sum(sequence.log_probs), rel=1e-4)
+
+
+def test_what_is_known_of_an_answer(askers) -> None:
+    wanted = {"return_log_probs": True, "return_token_ids": True, "return_perf_metrics": True}
+    known = set()
+    for asker in askers:
+        for answer in (asker.generate(PROMPT, **GREEDY, **wanted), asker.stream(PROMPT, **GREEDY, **wanted)):
+            times = answer.perf_metrics
+            assert 0 <= times.queue_ms <= times.first_token_ms <= times.last_token_ms
+            assert len(answer.log_probs) == answer.num_output_tokens
+            known.add((answer.text, answer.token_ids))
+    assert len(known) == 1
+
+
+def test_an_answer_that_follows_a_guide(real) -> None:
+    schema = {"type": "object", "properties": {"legs": {"type": "integer"}}, "required": ["legs"]}
+    answer = real.generate("A spider as JSON: ", json_schema=schema, temperature=0.0, max_tokens=100)
+    assert isinstance(json.loads(answer.text)["legs"], int)
+    answer = real.stream("A number: ", regex="[0-9]{3}", temperature=0.0, max_tokens=20)
+    assert re.fullmatch("[0-9]{3}", answer.text)
+    with pytest.raises(InvalidArgumentError, match="guided_decoding_guide"):
+        real.generate("A number: ", regex="[0-9", max_tokens=20)
 
 
 def test_leaving_a_stream_and_asking_again(real) -> None:

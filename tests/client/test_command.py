@@ -76,6 +76,36 @@ def test_ask_whole(server, capsys) -> None:
     assert (server.plans.seen[0].model, server.plans.seen[0].version) == ("llama_pipeline", "2")
 
 
+def test_ask_for_what_follows_a_guide(server, capsys, tmp_path) -> None:
+    guides = (("--json-schema", "json_schema", '{"type": "object"}'), ("--grammar", "ebnf_grammar", "ä"))
+    for option, kind, text in guides:
+        file = tmp_path / kind
+        file.write_text(text, encoding="utf-8")
+        assert run("ask", *server.protocol, option, str(file), "Hi") == 0
+        sent = tensors(server)
+        assert (sent["guided_decoding_guide_type"], sent["guided_decoding_guide"]) == (kind, text)
+    assert run("ask", *server.protocol, "--regex", "a+", "Hi") == 0
+    assert tensors(server)["guided_decoding_guide"] == "a+"
+    capsys.readouterr()
+    assert run("ask", *server.protocol, "--regex", "a+", "--grammar", str(file), "Hi") == 2
+    assert "not allowed with argument --regex" in capsys.readouterr().err
+    assert run("ask", *server.protocol, "--json-schema", str(tmp_path / "no"), "Hi") == 2
+    assert f"conch: json_schema must be a file that can be read, got '{tmp_path}/no'" in capsys.readouterr().err
+
+
+def test_ask_for_many_answers(server, capsys) -> None:
+    server.plans.plans = [[Chunk(["one", "two"], ["stop", "length"])]]
+    assert run("ask", *server.protocol, "--n", "2", "--temperature", "1", "Hi") == 0
+    assert capsys.readouterr().out == "[1] one\n[2] two\n"
+    sent = tensors(server)
+    assert (sent["num_return_sequences"], sent["stream"]) == (2, False)
+    options = ["--beam-width", "2", "--early-stopping", "--return-log-probs", "--json"]
+    assert run("ask", *server.protocol, *options, "Hi") == 0
+    assert json.loads(capsys.readouterr().out)["alternatives"][0]["text"] == "two"
+    sent = tensors(server)
+    assert (sent["beam_width"], sent["early_stopping"], sent["return_log_probs"]) == (2, True, True)
+
+
 @pytest.mark.parametrize(
     ("plan", "arguments", "code", "text"),
     [

@@ -199,14 +199,17 @@ def _ask(client: SyncClient, options: argparse.Namespace, screen: Screen) -> int
 
 def _guide(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: text for name in ("json_schema", "regex", "grammar") if (text := getattr(options, name)) is not None}
-    return {name: text if name == "regex" else _file(text) for name, text in given.items()}
+    return {name: text if name == "regex" else _content(name, text) for name, text in given.items()}
 
 
-def _file(name: str) -> str:
+def _content(name: str, file: str) -> str:
     try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError(f"{name!r} cannot be read: {error}") from None
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    raise InvalidArgumentError(f"{name} must be a file that can be read, got {file!r}: {reason}")
 
 
 def _as_json(completion: Completion) -> dict[str, Any]:
