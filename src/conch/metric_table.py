@@ -46,6 +46,8 @@ class MetricSpec:
         label: of a counter that is kept for several values; empty: for one.
         values: of the label, all of them, so that each series begins at 0.
         bounds: of a histogram: upper bounds of its buckets, in the unit that the name says; without the infinite one.
+        frequent: of a histogram: it gets values more often than once a row, so it is made of gauges
+            (docs/adr/0007-metrics.md).
     """
 
     name: str
@@ -55,6 +57,7 @@ class MetricSpec:
     label: str = ""
     values: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    frequent: bool = False
 
 
 def _metric(kind: Kind, name: str, doc: str, *, ours: bool = False, **more: object) -> MetricSpec:
@@ -84,7 +87,7 @@ TTFT = _metric(
 )  # fmt: skip
 INTER_TOKEN = _metric(
     Kind.HISTOGRAM, "inter_token_latency_seconds", "Time between the tokens of a row, one value each.",
-    bounds=_GAP_SECONDS,
+    bounds=_GAP_SECONDS, frequent=True,
 )  # fmt: skip
 QUEUE_TIME = _metric(
     Kind.HISTOGRAM, "request_queue_time_seconds", "Time in the line in front of the engine.", bounds=_SECONDS
@@ -104,7 +107,7 @@ REQUEST_OUTPUT = _metric(
 )
 BATCH_SIZE = _metric(
     Kind.HISTOGRAM, "iteration_batch_size", "Rows that got tokens in one step of the engine.",
-    ours=True, bounds=_SEQUENCES,
+    ours=True, bounds=_SEQUENCES, frequent=True,
 )  # fmt: skip
 
 GAUGES = (WAITING, RUNNING, KV_USAGE)

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
 
 violations: list[str] = []
-# What /metrics would show: (name, labels) -> value. With metrics_on false there is no such thing.
+# What /metrics would show: (name, labels) -> value; of a histogram its sum, and in ``observed`` how many values.
+# With metrics_on false there is no such thing.
 series: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+observed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
 metrics_on = True
 # Models that a stage can ask: (name, version) -> what answers a request.
 served: dict[tuple[str, int], Callable[[InferenceRequest], InferenceResponse]] = {}
@@ -206,14 +208,22 @@ class Metric:
         self._kind, self._key, self._user = kind, key, threading.Lock()
 
     def increment(self, value: float) -> None:
+        if self._kind is MetricFamily.HISTOGRAM:
+            raise TritonModelException("a histogram does not support increment")
         if value < 0 and self._kind is MetricFamily.COUNTER:
             raise TritonModelException("a counter can only be incremented by non-negative values")
         self._change(value)
 
     def set(self, value: float) -> None:
         if self._kind is not MetricFamily.GAUGE:
-            raise TritonModelException("a counter does not support set")
+            raise TritonModelException("only a gauge supports set")
         self._change(value - series[self._key])
+
+    def observe(self, value: float) -> None:
+        if self._kind is not MetricFamily.HISTOGRAM:
+            raise TritonModelException("only a histogram supports observe")
+        self._change(value)
+        observed[self._key] = observed.get(self._key, 0) + 1
 
     def value(self) -> float:
         return series[self._key]
@@ -231,7 +241,7 @@ class Metric:
 class MetricFamily:
     """Metrics of one name. They go when it goes, not when they do."""
 
-    COUNTER, GAUGE = MetricKind(), MetricKind()
+    COUNTER, GAUGE, HISTOGRAM = MetricKind(), MetricKind(), MetricKind()
     _kinds: ClassVar[dict[str, MetricKind]] = {}
 
     def __init__(self, *, name: str, description: str, kind: MetricKind) -> None:
@@ -242,7 +252,9 @@ class MetricFamily:
         self._name, self._kind = name, kind
         self._keys: list[tuple[str, tuple[tuple[str, str], ...]]] = []
 
-    def Metric(self, *, labels: dict[str, str]) -> Metric:
+    def Metric(self, *, labels: dict[str, str], buckets: Sequence[float] | None = None) -> Metric:
+        if (buckets is not None) != (self._kind is MetricFamily.HISTOGRAM):
+            raise TritonModelException("buckets are for histograms, and they need them")
         key = (self._name, tuple(sorted(labels.items())))
         self._keys.append(key)
         return Metric(self._kind, key)
@@ -250,6 +262,7 @@ class MetricFamily:
     def __del__(self) -> None:
         for key in getattr(self, "_keys", ()):
             series.pop(key, None)
+            observed.pop(key, None)
 
 
 class Logger:

@@ -1,7 +1,7 @@
 """The engine's metrics in Triton's registry, on Triton's own /metrics.
 
-What every call here costs, and why histograms are made of counters: docs/adr/0007-metrics.md. All of one ``Exporter``
-must happen on one thread, its end too: Triton 2.51 crashes when two threads use a metric at the same time.
+What every call here costs, and why some histograms are made of gauges: docs/adr/0007-metrics.md. All of one
+``Exporter`` must happen on one thread, its end too: Triton 2.51 crashes when two threads use a metric at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Exporter:
         self._labels = {MODEL_LABEL: model, VERSION_LABEL: str(version), PROCESS_LABEL: process()}
         self._families: list[pb_utils.MetricFamily] = []
         self._series: dict[_Key, pb_utils.Metric] = {}
-        self._gauges: dict[str, float] = {}  # as they were set last
+        self._last: dict[_Key, float] = {}  # values of gauges
         try:
             for spec in table.METRICS:
                 self._create(spec)
@@ -43,16 +43,18 @@ class Exporter:
     def set_gauges(self, values: Mapping[str, float]) -> None:
         """Set gauges, by name; one that has not changed costs nothing."""
         for name, value in values.items():
-            if self._gauges.get(name, 0.0) != value and (name, "") in self._series:
-                self._series[name, ""].set(value)
-                self._gauges[name] = value
+            self._set((name, ""), value)
 
     def add(self, counts: Counts) -> None:
         """Add what was counted."""
+        if not self._series:
+            return
         for key, by in counts.counters.items():
-            self._increment(key, by)
+            self._series[key].increment(by)
+        for name, value in counts.observations:
+            self._series[name, ""].observe(value)
         for name, histogram in counts.histograms.items():
-            self._add(name, histogram)
+            self._set_histogram(name, histogram)
 
     def close(self) -> None:
         """Remove every series."""
@@ -60,16 +62,21 @@ class Exporter:
         self._families.clear()  # it is the family's end that makes Triton forget its series
 
     def _create(self, spec: MetricSpec) -> None:
-        if spec.kind is not Kind.HISTOGRAM:
-            kind = pb_utils.MetricFamily.GAUGE if spec.kind is Kind.GAUGE else pb_utils.MetricFamily.COUNTER
-            self._family(spec.name, spec.doc, kind, spec.label, spec.values or ("",))
-            return
-        bounds = [*(repr(bound) for bound in spec.bounds), "+Inf"]
-        self._family(f"{spec.name}_bucket", f"{spec.doc} Buckets.", pb_utils.MetricFamily.COUNTER, "le", bounds)
-        self._family(f"{spec.name}_sum", f"{spec.doc} Sum.", pb_utils.MetricFamily.COUNTER)
-        self._family(f"{spec.name}_count", f"{spec.doc} Number.", pb_utils.MetricFamily.COUNTER)
+        family = pb_utils.MetricFamily
+        if spec.frequent:
+            bounds = [*map(repr, spec.bounds), "+Inf"]
+            self._add_family(f"{spec.name}_bucket", f"{spec.doc} Buckets.", family.GAUGE, "le", bounds)
+            self._add_family(f"{spec.name}_sum", f"{spec.doc} Sum.", family.GAUGE)
+            self._add_family(f"{spec.name}_count", f"{spec.doc} Number.", family.GAUGE)
+        elif spec.kind is Kind.HISTOGRAM:
+            made = family(name=spec.name, description=spec.doc, kind=family.HISTOGRAM)
+            self._families.append(made)
+            self._series[spec.name, ""] = made.Metric(labels=self._labels, buckets=list(spec.bounds))
+        else:
+            kind = family.GAUGE if spec.kind is Kind.GAUGE else family.COUNTER
+            self._add_family(spec.name, spec.doc, kind, spec.label, spec.values or ("",))
 
-    def _family(
+    def _add_family(
         self, name: str, doc: str, kind: pb_utils.MetricKind, label: str = "", values: Sequence[str] = ("",)
     ) -> None:
         family = pb_utils.MetricFamily(name=name, description=doc, kind=kind)
@@ -78,22 +85,20 @@ class Exporter:
             labels = {**self._labels, label: value} if label else self._labels
             self._series[name, value] = family.Metric(labels=labels)
 
-    def _add(self, name: str, histogram: Histogram) -> None:
+    def _set_histogram(self, name: str, histogram: Histogram) -> None:
         """Count first, then buckets from the largest: whoever reads in between sees no bucket above a larger one."""
         rest = sum(histogram.counts)
-        if not rest:
-            return
-        self._increment((f"{name}_count", ""), rest)
-        for bound, count in zip(
-            ["+Inf", *(repr(b) for b in reversed(histogram.bounds))], reversed(histogram.counts), strict=True
-        ):
-            self._increment((f"{name}_bucket", bound), rest)
+        self._set((f"{name}_count", ""), rest)
+        bounds = [*map(repr, histogram.bounds), "+Inf"]
+        for bound, count in zip(reversed(bounds), reversed(histogram.counts), strict=True):
+            self._set((f"{name}_bucket", bound), rest)
             rest -= count
-        self._increment((f"{name}_sum", ""), histogram.total)
+        self._set((f"{name}_sum", ""), histogram.total)
 
-    def _increment(self, key: _Key, by: float) -> None:
-        if by and key in self._series:
-            self._series[key].increment(by)
+    def _set(self, key: _Key, value: float) -> None:
+        if self._last.get(key, 0.0) != value and key in self._series:
+            self._series[key].set(value)
+            self._last[key] = value
 
 
 def process() -> str:

@@ -1,6 +1,6 @@
 """Adds up what happens to requests, in plain numbers: what metrics and the request log are made of.
 
-It is told of every token, so it costs about a microsecond a token and calls nobody.
+It is told of every token, so it costs about a microsecond a token and waits for nobody.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ KEPT_TOKENS = 1000
 
 @dataclass
 class Histogram:
-    """Observations since the last look.
+    """Values that come too often to be kept.
 
     Attributes:
         bounds: upper bounds of the buckets; one more bucket takes what is larger.
-        counts: observations in each bucket alone.
-        total: sum of what was observed.
+        counts: values in each bucket alone, since the beginning.
+        total: their sum.
     """
 
     bounds: Sequence[float]
@@ -44,11 +44,9 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
-    def take(self) -> Histogram:
-        """What was observed since the last call."""
-        taken = Histogram(self.bounds, self.counts, self.total)
-        self.counts, self.total = [0] * len(self.counts), 0.0
-        return taken
+    def copy(self) -> Histogram:
+        """As it is now."""
+        return Histogram(self.bounds, list(self.counts), self.total)
 
 
 @dataclass(eq=False)
@@ -87,14 +85,16 @@ class CallRecord:
 
 @dataclass
 class Counts:
-    """What came to pass since the last look.
+    """What was counted.
 
     Attributes:
-        counters: (name of the metric, value of its label) -> by how much it grew.
-        histograms: by the name of the metric.
+        counters: (name of the metric, value of its label) -> by how much it grew since the last look.
+        observations: name of a histogram and a value, since the last look.
+        histograms: name of a frequent histogram -> all since the beginning.
     """
 
     counters: dict[tuple[str, str], float]
+    observations: list[tuple[str, float]]
     histograms: dict[str, Histogram]
 
 
@@ -111,9 +111,8 @@ class Tally:
         self._open: dict[int, RowRecord] = {}
         self._ended_calls: list[CallRecord] = []
         self._counters: dict[tuple[str, str], float] = {}
-        self._histograms = {spec.name: Histogram(spec.bounds) for spec in table.HISTOGRAMS}
-        self._ttft, self._gaps = self._histograms[table.TTFT.name], self._histograms[table.INTER_TOKEN.name]
-        self._batch_size = self._histograms[table.BATCH_SIZE.name]
+        self._observations: list[tuple[str, float]] = []
+        self._gaps, self._batch_size = Histogram(table.INTER_TOKEN.bounds), Histogram(table.BATCH_SIZE.bounds)
         self._generated = self._in_step = 0
         self._state = EngineState()
 
@@ -134,7 +133,7 @@ class Tally:
             first = record.output_tokens == 0
             record.output_tokens += count
             if first:
-                self._ttft.observe((row.first_token_ns - row.arrival_ns) / 1e9)
+                self._observe(table.TTFT, (row.first_token_ns - row.arrival_ns) / 1e9)
                 self._count(table.PROMPT_TOKENS, row.input_tokens)
             elif len(row.answers) == 1:  # several come whole, one after the other: there is no time between tokens
                 self._gaps.observe(gap_ns / 1e9 / count, count)
@@ -197,7 +196,9 @@ class Tally:
             self._count(table.OUTPUT_TOKENS, self._generated)
             self._generated = 0
             counters, self._counters = self._counters, {}
-            return Counts(counters, {name: histogram.take() for name, histogram in self._histograms.items()})
+            observations, self._observations = self._observations, []
+            histograms = ((table.INTER_TOKEN.name, self._gaps), (table.BATCH_SIZE.name, self._batch_size))
+            return Counts(counters, observations, {name: histogram.copy() for name, histogram in histograms})
 
     def take_calls(self) -> list[CallRecord]:
         """Requests that ended since the last call."""
@@ -210,6 +211,9 @@ class Tally:
             key = (spec.name, value)
             self._counters[key] = self._counters.get(key, 0) + by
 
+    def _observe(self, spec: MetricSpec, value: float) -> None:
+        self._observations.append((spec.name, max(value, 0.0)))  # less than 0: a clock was set back
+
     def _observe_end(self, record: RowRecord, now: int) -> None:
         row = record.row
         for spec, value in (
@@ -220,7 +224,7 @@ class Tally:
             (table.REQUEST_PROMPT, row.input_tokens),
             (table.REQUEST_OUTPUT, record.output_tokens),
         ):
-            self._histograms[spec.name].observe(value)
+            self._observe(spec, value)
 
 
 def _code(call: Call) -> Code:
