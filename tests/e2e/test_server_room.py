@@ -35,6 +35,7 @@ from conch.server import procfs
 from conch.server.leftovers import SHM_DIR
 from conch.server.probe import ADMIN_HEADER, ask, model_ready
 from conch.server.state import READY, PidFile, RunDir, State
+from conch.server.supervisor import MAX_REPAIRS
 from conch.spec import ModelSpec
 
 pytestmark = pytest.mark.e2e
@@ -247,14 +248,49 @@ def test_a_drain_has_an_end(repository: Path, tmp_path: Path) -> None:
         assert "requests still in flight are lost" in output(server)
 
 
-def test_a_killed_tritonserver_is_noticed(repository: Path, tmp_path: Path) -> None:
+def test_a_killed_tritonserver_is_started_again(repository: Path, tmp_path: Path) -> None:
     with running_server(repository, tmp_path / "run") as server:
+        processes, regions = processes_of(server), server.state.shm_regions
+        os.kill(processes[0].pid, signal.SIGKILL)
+        wait_until(lambda: server.state.repairs == 1 and server.state.phase == READY, PATIENCE_S)
+        with stream(server, 3) as response:
+            assert b"length" in response.read()
+        said = "tritonserver ended by itself (killed by SIGKILL): starting again, repair 1 of at most 3"
+        assert said in output(server)
+        assert not any(process.alive for process in processes)
+        assert not [region for region in regions if (SHM_DIR / region).exists()]
+
+
+def test_what_dies_again_and_again_is_not_repaired_for_ever(repository: Path, tmp_path: Path) -> None:
+    with running_server(repository, tmp_path / "run") as server:
+        for repairs in range(MAX_REPAIRS):
+            wait_until(lambda n=repairs: server.state.repairs == n and server.state.phase == READY, PATIENCE_S)
+            os.kill(processes_of(server)[0].pid, signal.SIGKILL)
+        wait_until(lambda: server.state.repairs == MAX_REPAIRS and server.state.phase == READY, PATIENCE_S)
         processes, regions = processes_of(server), server.state.shm_regions
         os.kill(processes[0].pid, signal.SIGKILL)
         assert server.supervisor.wait(PATIENCE_S) == 1
         assert_nothing_is_left(processes, regions, server.run_dir)
-        assert "error: tritonserver ended by itself (killed by SIGKILL)" in output(server)
+        assert "(killed by SIGKILL): failure 4 within 10 minutes, so it is not started again" in output(server)
         assert str(server.run_dir.triton_log) in output(server)
+
+
+def test_a_server_that_hangs_is_started_again(repository: Path, tmp_path: Path) -> None:
+    """A stage that is stopped for a moment is left alone; one that stays so is not."""
+    with running_server(repository, tmp_path / "run", "--probe-interval-s=1", "--hang-timeout-s=6") as server:
+        processes = processes_of(server)
+        stage = next(p for p in processes[1:] if "/tokenizer/" in procfs.arguments(p.pid)[1])
+        os.kill(stage.pid, signal.SIGSTOP)
+        threading.Event().wait(3)
+        os.kill(stage.pid, signal.SIGCONT)
+        threading.Event().wait(7)
+        assert server.state.repairs == 0
+        assert all(process.alive for process in processes)
+        os.kill(stage.pid, signal.SIGSTOP)
+        wait_until(lambda: server.state.repairs == 1 and server.state.phase == READY, PATIENCE_S)
+        assert "tokenizer (timed out) has not answered for 6 s: starting again" in output(server)
+        with stream(server, 3) as response:
+            assert b"length" in response.read()
 
 
 def test_a_tritonserver_that_somebody_else_stops_is_not_repaired(repository: Path, tmp_path: Path) -> None:

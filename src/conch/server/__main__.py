@@ -25,7 +25,7 @@ environment:
 
 exit codes:
   0  done; for serve: stopped when asked; for status: up and ready
-  1  failed, or for serve: the server ended by itself
+  1  failed, or for serve: the server broke and could not be repaired
   2  wrong flags or environment
   3  status: down
   4  status: there, but not ready
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_dir=arguments.run_dir,
             drain_timeout_s=arguments.drain_timeout_s,
             start_timeout_s=arguments.start_timeout_s,
+            probe_interval_s=arguments.probe_interval_s,
+            hang_timeout_s=arguments.hang_timeout_s,
         )
         if arguments.command == "status":
             return commands.status(settings, as_json=arguments.json)
@@ -101,20 +103,13 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         default=defaults.DEFAULT_RUN_DIR,
         help=f"pid file, state, admin key, logs; default {defaults.DEFAULT_RUN_DIR}",
     )
-    command.add_argument(
-        "--drain-timeout-s",
-        type=_seconds,
-        default=defaults.DEFAULT_DRAIN_TIMEOUT_S,
-        metavar="S",
-        help=f"how long requests in flight may take after a stop; default {defaults.DEFAULT_DRAIN_TIMEOUT_S}",
-    )
-    command.add_argument(
-        "--start-timeout-s",
-        type=_seconds,
-        default=defaults.DEFAULT_START_TIMEOUT_S,
-        metavar="S",
-        help=f"how long the models may take to load; default {defaults.DEFAULT_START_TIMEOUT_S}",
-    )
+    for flag, default, what in (
+        ("--drain-timeout-s", defaults.DEFAULT_DRAIN_TIMEOUT_S, "how long requests in flight may take after a stop"),
+        ("--start-timeout-s", defaults.DEFAULT_START_TIMEOUT_S, "how long the models may take to load"),
+        ("--probe-interval-s", defaults.DEFAULT_PROBE_INTERVAL_S, "how often every part is asked whether it answers"),
+        ("--hang-timeout-s", defaults.DEFAULT_HANG_TIMEOUT_S, "how long one may be silent; then all starts anew"),
+    ):
+        command.add_argument(flag, type=_seconds, default=default, metavar="S", help=f"{what}; default {default}")
 
 
 def _seconds(text: str) -> int:

@@ -58,6 +58,8 @@ def serve_flags(settings: Settings) -> list[str]:
         f"--run-dir={settings.run_dir}",
         f"--drain-timeout-s={settings.drain_timeout_s}",
         f"--start-timeout-s={settings.start_timeout_s}",
+        f"--probe-interval-s={settings.probe_interval_s}",
+        f"--hang-timeout-s={settings.hang_timeout_s}",
     ]
 
 

@@ -13,6 +13,7 @@ from conch.server.procfs import Process
 
 SHM_DIR = Path("/dev/shm")
 STUB = "triton_python_backend_stub"
+_END_TIMEOUT_S = 10.0  # a large process takes a while to give its memory back
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,17 @@ def as_stub(process: Process) -> Stub | None:
 
 
 def kill_group(leader_pid: int) -> None:
-    """SIGKILL to a process group, if there is one."""
+    """SIGKILL to a process group, if there is one, and wait for its end.
+
+    A group's id is not given out again as long as it has a member.
+    """
     try:
         os.killpg(leader_pid, signal.SIGKILL)
     except ProcessLookupError:
         return
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    while procfs.group(leader_pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def remove_leftovers(regions: set[str]) -> None:

@@ -6,7 +6,7 @@ import http.client
 import json
 from dataclasses import dataclass
 
-from conch.contract import ENGINE, ENSEMBLE, INPUT_IDS, INPUT_LENGTHS, MAX_TOKENS, REQUEST_OUTPUT_LEN, TEXT_INPUT
+from conch.contract import ENGINE, ENSEMBLE, INPUT_IDS, INPUT_LENGTHS, MAX_TOKENS, TEXT_INPUT
 
 ADMIN_HEADER = "conch-admin-key"
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
@@ -67,7 +67,7 @@ def first_token(host: str, port: int, timeout_s: float) -> Answer:
 
 def engine_token(host: str, port: int, timeout_s: float) -> Answer:
     """One real inference of one token, asked of the engine itself."""
-    body = json.dumps({INPUT_IDS.name: [0], INPUT_LENGTHS.name: 1, REQUEST_OUTPUT_LEN.name: 1})
+    body = json.dumps({INPUT_IDS.name: [0], INPUT_LENGTHS.name: 1, MAX_TOKENS.engine_name: 1})
     return ask(host, port, "POST", f"/v2/models/{ENGINE.name}/generate", body=body, timeout_s=timeout_s)
 
 

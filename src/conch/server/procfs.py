@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Process:
 class _Stat:
     state: str
     parent: int
+    group: int
     start_ticks: int
 
 
@@ -44,7 +46,7 @@ def _stat(pid: int) -> _Stat | None:
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the name in brackets may hold spaces and brackets
-    return _Stat(fields[0], int(fields[1]), int(fields[19]))
+    return _Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[19]))
 
 
 def process(pid: int) -> Process | None:
@@ -64,12 +66,17 @@ def arguments(pid: int) -> list[str]:
 
 def children(pid: int) -> list[Process]:
     """Living children of a process."""
-    found = []
-    for other in pids():
-        stat = _stat(other)
-        if stat is not None and stat.parent == pid and stat.state != "Z":
-            found.append(Process(other, stat.start_ticks))
-    return found
+    return _those(lambda stat: stat.parent == pid)
+
+
+def group(leader_pid: int) -> list[Process]:
+    """Living members of a process group."""
+    return _those(lambda stat: stat.group == leader_pid)
+
+
+def _those(fits: Callable[[_Stat], bool]) -> list[Process]:
+    stats = ((pid, _stat(pid)) for pid in pids())
+    return [Process(pid, s.start_ticks) for pid, s in stats if s is not None and s.state != "Z" and fits(s)]
 
 
 def pids() -> list[int]:

@@ -14,6 +14,8 @@ DEFAULT_REPOSITORY = Path("model_repository")
 DEFAULT_RUN_DIR = Path(".run")
 DEFAULT_DRAIN_TIMEOUT_S = 30
 DEFAULT_START_TIMEOUT_S = 600
+DEFAULT_PROBE_INTERVAL_S = 5
+DEFAULT_HANG_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Settings:
         http_port, grpc_port, metrics_port: three different ports.
         drain_timeout_s: how long requests in flight may take to end after a stop.
         start_timeout_s: how long the models may take to load.
+        probe_interval_s: how often every part is asked whether it still answers.
+        hang_timeout_s: how long one may be silent before the server is started anew.
     """
 
     repository: Path
@@ -37,6 +41,8 @@ class Settings:
     metrics_port: int = contract.DEFAULT_METRICS_PORT
     drain_timeout_s: int = DEFAULT_DRAIN_TIMEOUT_S
     start_timeout_s: int = DEFAULT_START_TIMEOUT_S
+    probe_interval_s: int = DEFAULT_PROBE_INTERVAL_S
+    hang_timeout_s: int = DEFAULT_HANG_TIMEOUT_S
 
     @property
     def ports(self) -> dict[str, int]:
@@ -60,6 +66,8 @@ def settings_from_environment(
     run_dir: Path = DEFAULT_RUN_DIR,
     drain_timeout_s: int = DEFAULT_DRAIN_TIMEOUT_S,
     start_timeout_s: int = DEFAULT_START_TIMEOUT_S,
+    probe_interval_s: int = DEFAULT_PROBE_INTERVAL_S,
+    hang_timeout_s: int = DEFAULT_HANG_TIMEOUT_S,
 ) -> Settings:
     """Settings from the environment's host and ports, and from the given folders.
 
@@ -75,6 +83,8 @@ def settings_from_environment(
         metrics_port=_port(environment, contract.METRICS_PORT_VARIABLE, contract.DEFAULT_METRICS_PORT),
         drain_timeout_s=drain_timeout_s,
         start_timeout_s=start_timeout_s,
+        probe_interval_s=probe_interval_s,
+        hang_timeout_s=hang_timeout_s,
     )
     seen: dict[int, str] = {}
     for variable, port in settings.ports.items():

@@ -1,45 +1,36 @@
 """Starts tritonserver, waits for its first real answer, watches over it, and takes it down without leaving anything.
 
-Triton alone is not enough to watch: when a stage's process is killed, requests in flight hang for ever while every
-ready endpoint says 200. The supervisor sees the missing process and starts the server again.
+What breaks is started again, a few times.
 """
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from enum import Enum
 
 from conch.contract import model_names
 from conch.errors import ServerError
-from conch.server import probe, procfs, triton_log
+from conch.server import probe, triton_log
 from conch.server.drain import Drain
+from conch.server.engine_watch import EngineWatch
+from conch.server.heartbeat import PARTS, TWIN_PARTS, Heartbeat
 from conch.server.leftovers import Stub
 from conch.server.preflight import Ready
 from conch.server.settings import Settings
 from conch.server.signals import Signals
 from conch.server.state import READY, REPAIRING, STARTING, STOPPING, RunDir, State, this_process, write_admin_key
 from conch.server.triton_process import TritonProcess
+from conch.server.watch import End, Watch, how_ended
 
 Say = Callable[[str], None]
 
 EXIT_STOPPED, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 MAX_REPAIRS = 3
 REPAIR_WINDOW_S = 600.0
-_TICK_S = 1.0
 _START_TICK_S = 0.2
 _PROGRESS_EVERY_S = 5.0
-_LOST_TICKS = 2  # looks in a row; one look may fall into the middle of a reload
-
-
-class _End(Enum):
-    READY = "ready"
-    STOP_ASKED = "stop asked"
-    DIED = "died"
-    STAGE_LOST = "stage lost"
 
 
 class Supervisor:
@@ -77,20 +68,18 @@ class Supervisor:
             while True:
                 self._start(ready)
                 try:
-                    end = self._until_ready()
-                    if end is _End.READY:
-                        end = self._watch()
-                        if end is _End.STOP_ASKED:
-                            self._drain()
-                            return EXIT_STOPPED
-                    if end is _End.STOP_ASKED:
+                    if not self._until_ready():
                         self._say("stopped before it was ready")
                         return EXIT_INTERRUPTED
-                    if end is _End.DIED:
-                        raise self._death()
+                    end, why = self._watch()
+                    if end is End.STOP_ASKED:
+                        self._drain()
+                        return EXIT_STOPPED
+                    if end is End.STOPPED:
+                        raise self._failure(why)
+                    self._note_repair(why)
                 finally:
                     self._triton.remove()
-                self._note_repair()
                 ready = self._find()
 
     def _drain(self) -> None:
@@ -135,7 +124,8 @@ class Supervisor:
             self._state = new
             new.write(self._run_dir)
 
-    def _until_ready(self) -> _End:
+    def _until_ready(self) -> bool:
+        """Wait for the first answer; False if a stop was asked."""
         progress = _Progress(self._say, self._began)
         asked: _FirstToken | None = None
         # All of them are needed for the first token; one that dies just after it is missed from the first look on.
@@ -143,9 +133,9 @@ class Supervisor:
         while True:
             self._signals.wait(_START_TICK_S)
             if self._signals.stops:
-                return _End.STOP_ASKED
-            if self._triton.exit_code() is not None:
-                raise self._failure("tritonserver gave up")
+                return False
+            if (code := self._triton.exit_code()) is not None:
+                raise self._failure("tritonserver gave up" if code >= 0 else f"tritonserver was {how_ended(code)}")
             elapsed_s = time.monotonic() - self._began
             if elapsed_s > self._settings.start_timeout_s:
                 raise self._failure(f"tritonserver was not ready within {self._settings.start_timeout_s} s")
@@ -153,7 +143,7 @@ class Supervisor:
             self._update(self._state.phase)
             if asked is None:
                 progress.show(self._waits_for())
-                if self._listens() and self._model_ready():
+                if self._triton.listens() and self._model_ready():
                     asked = _FirstToken(self._settings, self._settings.start_timeout_s - elapsed_s)
             elif asked.answer is None:
                 progress.show("waiting for the first token")
@@ -162,11 +152,7 @@ class Supervisor:
             else:
                 self._update(READY)
                 self._announce(self._state, time.monotonic() - self._began)
-                return _End.READY
-
-    def _listens(self) -> bool:
-        """Whether each port is our tritonserver's: whoever took one since it was checked would answer, too."""
-        return all(procfs.listens(self._triton.process.pid, port) for port in self._settings.ports.values())
+                return True
 
     def _model_ready(self) -> bool:
         host, port = self._settings.connect_host, self._settings.http_port
@@ -176,52 +162,31 @@ class Supervisor:
         names = triton_log.loading(self._triton.log_text())
         return f"loading {', '.join(names)}" if names else "waiting for tritonserver"
 
-    def _watch(self) -> _End:
-        known = self._seen
-        lost_ticks = 0
-        while True:
-            self._signals.wait(_TICK_S)
-            if self._signals.stops:
-                return _End.STOP_ASKED
-            if self._triton.exit_code() is not None:
-                return _End.DIED
-            living = {stub.process.pid: stub for stub in self._triton.stubs()}
-            self._update(READY)
-            lost = self._lost(known, living)
-            known = {**living, **{stub.process.pid: stub for stub in lost}}
-            lost_ticks = lost_ticks + 1 if lost else 0
-            if lost_ticks >= _LOST_TICKS:
-                who = f"{lost[0].model} (pid {lost[0].process.pid})"
-                self._say(f"the process of {who} died: starting again; requests in flight are lost")
-                return _End.STAGE_LOST
+    def _watch(self) -> tuple[End, str]:
+        state, seen = self._state, list(self._seen.values())
+        engine = EngineWatch(self._settings, self._admin_key, state.release_version, state.twins, self._say)
+        engine.note(seen)
+        watch = Watch(self._settings, self._triton, self._admin_key, seen, engine, self._signals, self._update)
+        heartbeat = Heartbeat(self._settings, (*PARTS, *(TWIN_PARTS if state.twins else ())))
+        try:
+            return watch.run(heartbeat), watch.why
+        finally:
+            heartbeat.close()
 
-    def _lost(self, known: dict[int, Stub], living: dict[int, Stub]) -> list[Stub]:
-        """Stages that are gone although Triton holds them for ready; an unloaded one is gone by right."""
-        running = {(stub.model, stub.version) for stub in living.values()}
-        gone = [s for pid, s in known.items() if pid not in living and (s.model, s.version) not in running]
-        if not gone:
-            return []
-        if not self._listens():
-            return []  # somebody else told tritonserver to stop: it ends its stages itself
-        states = probe.model_states(self._settings.connect_host, self._settings.http_port, self._admin_key)
-        return gone if states is None else [s for s in gone if states.get((s.model, s.version)) == probe.READY]
-
-    def _note_repair(self) -> None:
+    def _note_repair(self, why: str) -> None:
         """Count a repair.
 
         Raises:
             ServerError: there were too many of late.
         """
+        self._update(REPAIRING)
         now = time.monotonic()
         self._repairs = [t for t in self._repairs if now - t < REPAIR_WINDOW_S] + [now]
-        if len(self._repairs) > MAX_REPAIRS:
+        count = len(self._repairs)
+        if count > MAX_REPAIRS:
             minutes = int(REPAIR_WINDOW_S // 60)
-            raise self._failure(f"stages died {len(self._repairs)} times within {minutes} minutes")
-
-    def _death(self) -> ServerError:
-        code = self._triton.exit_code() or 0
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return self._failure(f"tritonserver ended by itself ({how})")
+            raise self._failure(f"{why}: failure {count} within {minutes} minutes, so it is not started again")
+        self._say(f"{why}: starting again, repair {count} of at most {MAX_REPAIRS}; requests in flight are lost")
 
     def _failure(self, what: str) -> ServerError:
         reason = triton_log.failure_reason(self._triton.log_text())

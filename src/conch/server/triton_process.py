@@ -90,12 +90,17 @@ class TritonProcess:
                 start_new_session=True,
             )
         self._log = log
+        self._ports = tuple(settings.ports.values())
         self.process = procfs.process(self._popen.pid) or Process(self._popen.pid, 0)
         self.regions: set[str] = set()
 
     def exit_code(self) -> int | None:
         """As of subprocess: negative for a signal, None while it runs."""
         return self._popen.poll()
+
+    def listens(self) -> bool:
+        """Whether each port is its own: whoever took one since it was checked would answer, too."""
+        return all(procfs.listens(self.process.pid, port) for port in self._ports)
 
     def log_text(self) -> str:
         """What it logged so far."""
@@ -115,9 +120,10 @@ class TritonProcess:
             self._popen.send_signal(signal.SIGTERM)
 
     def remove(self) -> None:
-        """Kill what is left of it and its stubs, and remove their shared memory."""
+        """Kill what is left of it, its stubs and what they started, and remove their shared memory."""
         if self._popen.poll() is None:
             self.stubs()
-            kill_group(self.process.pid)
-            self._popen.wait()
+        # Also if it is gone: the engine's process has its memory until it has ended, and the next one needs as much.
+        kill_group(self.process.pid)
+        self._popen.wait()
         remove_leftovers(self.regions)
