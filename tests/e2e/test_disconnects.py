@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from server_processes import Server, running_server, wait_until
 from triton_calls import TIMEOUT_S, arrays_of, ask, assert_clean, generate, grpc_stub, message_of, read
 
 from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES
+from conch.metric_table import KV_USAGE, RUNNING, WAITING
 from conch.server import probe, procfs
 
 pytestmark = pytest.mark.e2e
@@ -143,6 +145,39 @@ def test_the_engine_is_idle_after_its_clients_went_away(server: Server, model: s
     leave_at_random(server, model, fields)
     wait_until_idle(server)
     assert_well(server, worker)
+
+
+def gauges(server: Server) -> dict[str, float]:
+    """What the engine says that it has, and holds."""
+    with urllib.request.urlopen(f"http://{server.host}:{server.metrics_port}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    names = [m.name for m in (RUNNING, WAITING, KV_USAGE)]
+    return {n: sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{n}{{")) for n in names}
+
+
+def test_nothing_is_left_of_200_streams_half_of_which_were_cut_off(server: Server) -> None:
+    """0 running, 0 waiting, and the KV cache as it was."""
+    wait_until(lambda: gauges(server)[RUNNING.name] == 0, IDLE_WITHIN_S)
+    before = gauges(server)
+    rng = random.Random(9)
+    ways = [leave_grpc, drop_grpc, close_http, reset_http]
+    busiest: list[float] = []
+
+    def one(number: int) -> None:
+        fields = {**ENSEMBLE_LONG, "text_input": f"Story number {number}: once upon a time"}
+        if number % 2:
+            ways[number // 2 % len(ways)](server, ENSEMBLE.name, fields, rng.choice((0, 1, 3)), rng.uniform(0, 1))
+        else:
+            reply = ask(server, ENSEMBLE.name, {**fields, "max_tokens": 12})
+            assert (reply.error, reply.finish_reason) == ("", "length")
+            busiest.append(gauges(server)[WAITING.name])
+
+    with ThreadPoolExecutor(200) as pool:
+        for done in [pool.submit(one, number) for number in range(200)]:
+            done.result(TIMEOUT_S)
+    assert max(busiest) > 0, "there were more than the engine computes at a time"
+    wait_until(lambda: gauges(server) == before, IDLE_WITHIN_S)
+    wait_until_idle(server)
 
 
 @pytest.fixture(scope="module")
