@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from conch.errors import SpecError
+from conch.spec_base import Section
+from conch.spec_trtllm import TensorRtLlm
 
 SOURCE_SCHEMES = ("pypi://", "hf://", "file://")
 
@@ -24,6 +33,7 @@ class Runtime(str, Enum):
 
     OPENVINO = "openvino"
     ECHO = "echo"
+    TENSORRTLLM = "tensorrtllm"  # Triton's backend of that name over a compiled TensorRT engine
 
 
 class Weights(str, Enum):
@@ -60,20 +70,7 @@ class LogFormat(str, Enum):
     OFF = "off"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic would take true for 1, and YAML reads yes, on and off as truth values.
-        assert info.field_name is not None
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation in (int, float, int | None):
-            raise ValueError("must be a number")
-        return value
-
-
-class Source(_Model):
+class Source(Section):
     """Where the checkpoint comes from.
 
     Attributes:
@@ -106,7 +103,7 @@ class Source(_Model):
         return self
 
 
-class Engine(_Model):
+class Engine(Section):
     """How the engine is compiled and run.
 
     Attributes:
@@ -126,6 +123,8 @@ class Engine(_Model):
         step_timeout_s: longest time without a sign of life while there are requests, in seconds; then the engine's
             process is killed and started anew. A step of max_num_tokens must fit.
         echo_ttft_ms, echo_itl_ms: what the echo engine plays.
+        tensorrt_llm: settings of the runtime tensorrtllm, and of no other (conch.spec_trtllm). Of the keys above that
+            runtime has the limits max_* and enable_kv_cache_reuse.
     """
 
     runtime: Runtime = Runtime.OPENVINO
@@ -144,6 +143,31 @@ class Engine(_Model):
     step_timeout_s: int = Field(default=30, ge=1, le=3600)
     echo_ttft_ms: float = Field(default=0.0, ge=0, le=60_000)
     echo_itl_ms: float = Field(default=0.0, ge=0, le=60_000)
+    tensorrt_llm: TensorRtLlm | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_the_runtime(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        runtime = data.get("runtime", Runtime.OPENVINO)
+        if runtime not in (Runtime.TENSORRTLLM, Runtime.TENSORRTLLM.value):
+            if data.get("tensorrt_llm") is not None:
+                raise ValueError(f"tensorrt_llm is for the runtime tensorrtllm, got the runtime {_plain(runtime)}")
+            return data
+        foreign = sorted(set(data) & (set(cls.model_fields) - _OF_TENSORRTLLM))
+        if foreign:
+            raise ValueError(f"{', '.join(foreign)} must not be set for the runtime tensorrtllm, which has no such key")
+        for key in ("tensorrt_llm", "max_seq_len"):
+            if data.get(key) is None:
+                raise ValueError(f"{key} must be set for the runtime tensorrtllm: the engine is compiled for it")
+        return {"max_num_tokens": 8192, **data}
+
+    @model_serializer(mode="wrap")
+    def _only_keys_of_the_runtime(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        is_trt = self.runtime is Runtime.TENSORRTLLM
+        return {k: v for k, v in written.items() if (k in _OF_TENSORRTLLM if is_trt else k != "tensorrt_llm")}
 
     @model_validator(mode="after")
     def _consistent(self) -> Engine:
@@ -159,10 +183,34 @@ class Engine(_Model):
             ):
                 if value not in ("auto", "f32"):
                     raise ValueError(f"{key} must be auto or f32 when deterministic is true, got {value}")
+        if self.tensorrt_llm is not None:
+            self._check_tensorrt_llm(self.tensorrt_llm)
         return self
 
+    def _check_tensorrt_llm(self, settings: TensorRtLlm) -> None:
+        assert self.max_seq_len is not None
+        longest = self.max_input_len or self.max_seq_len - 1
+        if longest > self.max_num_tokens and not settings.backend.enable_chunked_context:
+            raise ValueError(
+                f"max_num_tokens must be at least max_input_len ({longest}), which one step has to take, got "
+                f"{self.max_num_tokens}; or set tensorrt_llm.backend.enable_chunked_context"
+            )
+        if self.enable_kv_cache_reuse and not settings.plugin_config.use_paged_context_fmha:
+            raise ValueError("enable_kv_cache_reuse needs tensorrt_llm.plugin_config.use_paged_context_fmha")
 
-class Serving(_Model):
+
+# Keys of Engine that the runtime tensorrtllm has.
+_OF_TENSORRTLLM = {
+    "runtime", "enable_kv_cache_reuse", "max_batch_size", "max_num_tokens", "max_input_len", "max_seq_len",
+    "tensorrt_llm",
+}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+class Serving(Section):
     """What Triton is told.
 
     Attributes:
@@ -201,7 +249,7 @@ class Serving(_Model):
         return "off" if value is False else value  # YAML reads off as a truth value
 
 
-class ModelSpec(_Model):
+class ModelSpec(Section):
     """One model, from source to serving.
 
     Attributes:

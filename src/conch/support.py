@@ -10,6 +10,7 @@ from conch.contract import (
     GUIDED_DECODING_GUIDE_TYPE,
     LENGTH_PENALTY,
     LORA_TASK_ID,
+    MIN_P,
     NO_REPEAT_NGRAM_SIZE,
     NUM_RETURN_SEQUENCES,
     RETURN_CONTEXT_LOGITS,
@@ -36,4 +37,12 @@ REFUSED: dict[Runtime, dict[Control, str]] = {
         ),
         _NO_MODEL,
     ),
+    Runtime.TENSORRTLLM: {
+        BAD_WORDS: "it forbids sequences of tokens, and a text can be cut into many of them",
+        EARLY_STOPPING: "its backend declares a truth value and reads a number",
+        LORA_TASK_ID: "weights of adapters are not handed on",
+        MIN_P: "its backend has no such input",
+        NO_REPEAT_NGRAM_SIZE: "its backend declares no such input",
+        **_NO_LOGITS,
+    },
 }  # fmt: skip
