@@ -134,6 +134,8 @@ def check_values(values: Mapping[str, Any], limits: Limits) -> None:
             raise UnsupportedError(f"{control.name} is not supported by the runtime {limits.runtime.value}: {reason}")
     for control in (contract.STOP_WORDS, contract.BAD_WORDS):
         words(values, control, limits)
+    if any(values.get(contract.BAD_WORDS.name, ())):
+        _check_guided(values, limits, contract.BAD_WORDS.name)
     _check_sequences(values, limits)
     _guide(values, limits)
 
@@ -206,9 +208,31 @@ def _guide(values: Mapping[str, Any], limits: Limits) -> Guide | None:
         raise UnsupportedError(f"{contract.BAD_WORDS.name} must be empty when {type_name} is set")
     if values.get(contract.END_ID.name) == -1:
         raise InvalidArgumentError(f"{contract.END_ID.name} must not be -1 when {type_name} is set: a guide has an end")
-    if values.get(contract.BEAM_WIDTH.name, 1) > 1:
-        raise UnsupportedError(f"{contract.BEAM_WIDTH.name} must be 1 when {type_name} is set")
+    if values.get(contract.MIN_TOKENS.name, 0) > 0:
+        raise UnsupportedError(
+            f"{contract.MIN_TOKENS.name} must be 0 when {type_name} is set (what it asks for may be shorter), got "
+            f"{values[contract.MIN_TOKENS.name]}"
+        )
+    _check_guided(values, limits, type_name)
     return Guide(kind, text)
+
+
+def _check_guided(values: Mapping[str, Any], limits: Limits, name: str) -> None:
+    """What goes with a guide, or with bad words, which the engine honours in the same way.
+
+    Args:
+        values, limits: as for check_values.
+        name: of the control that asks for it.
+    """
+    for control in (contract.BEAM_WIDTH, contract.NUM_RETURN_SEQUENCES):
+        if values.get(control.name, 1) > 1:
+            raise UnsupportedError(f"{control.name} must be 1 when {name} is set, got {values[control.name]}")
+    end_id = values.get(contract.END_ID.name, -1)
+    if end_id != -1 and end_id not in limits.eos_token_ids:
+        raise UnsupportedError(
+            f"{contract.END_ID.name} must be one of the model's own ({', '.join(map(str, limits.eos_token_ids))}) when "
+            f"{name} is set, got {end_id}"
+        )
 
 
 def _text(data: bytes, name: str) -> str:

@@ -62,7 +62,7 @@ def test_every_control_arrives() -> None:
     values = {
         "max_tokens": 5, "min_tokens": 2, "temperature": 0.5, "top_k": 9, "top_p": 0.25, "min_p": 0.125,
         "repetition_penalty": 1.5, "presence_penalty": -1.0, "frequency_penalty": 2.0, "seed": 2**64 - 1,
-        "end_id": 5, "pad_id": 6, "stop_words": ["ä".encode(), b"b"], "stream": True, "return_num_input_tokens": True,
+        "end_id": 7, "pad_id": 6, "stop_words": ["ä".encode(), b"b"], "stream": True, "return_num_input_tokens": True,
         "return_num_output_tokens": True, "exclude_input_in_output": True, "bad_words": [b"x", b"", b"x"],
         "priority": -3, "timeout_ms": 1000, "return_log_probs": True, "return_token_ids": True,
         "return_perf_metrics": True, "return_context_logits": False, "return_generation_logits": False, "stop": False,
@@ -71,7 +71,7 @@ def test_every_control_arrives() -> None:
     for name, value in values.items():
         if hasattr(params, name) and name not in ("bad_words", "stop_words"):
             assert getattr(params, name) == value, name
-    assert params.end_ids == (5,)
+    assert params.end_ids == (7,)
     assert (params.stop_words, params.bad_words) == (("ä", "b"), ("x",))
     beams = {
         "beam_width": 4, "num_return_sequences": 2, "length_penalty": 1.5, "early_stopping": True,
@@ -142,7 +142,28 @@ def test_every_control_arrives() -> None:
         ),
         (
             {"guided_decoding_guide_type": b"json", "beam_width": 2},
-            "beam_width must be 1 when guided_decoding_guide_type is set",
+            "beam_width must be 1 when guided_decoding_guide_type is set, got 2",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "num_return_sequences": 2, "temperature": 1.0},
+            "num_return_sequences must be 1 when guided_decoding_guide_type is set, got 2",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "min_tokens": 3},
+            "min_tokens must be 0 when guided_decoding_guide_type is set (what it asks for may be shorter), got 3",
+        ),
+        (
+            {"guided_decoding_guide_type": b"json", "end_id": 5},
+            "end_id must be one of the model's own (2, 7) when guided_decoding_guide_type is set, got 5",
+        ),
+        ({"bad_words": [b"x"], "beam_width": 2}, "beam_width must be 1 when bad_words is set, got 2"),
+        (
+            {"bad_words": [b"x"], "num_return_sequences": 2, "temperature": 1.0},
+            "num_return_sequences must be 1 when bad_words is set, got 2",
+        ),
+        (
+            {"bad_words": [b"x"], "end_id": 5},
+            "end_id must be one of the model's own (2, 7) when bad_words is set, got 5",
         ),
         ({"bad_words": [b"x" * 17]}, "bad_words must have at most 5 characters each, got 17"),
         ({"timeout_ms": 0}, "timeout_ms must be a finite number >= 1, got 0"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from conch.engines.base import Engine, TokenSink
 from conch.engines.echo import EchoEngine
+from conch.engines.guides import GuideChecks
 from conch.engines.process import ProcessEngine
 from conch.engines.queue import RequestQueue
 from conch.spec import Engine as EngineSpec
@@ -32,4 +33,4 @@ def create_engine(spec: ModelSpec, engine_dir: Path, sink: TokenSink) -> Request
 def _bare_engine(spec: EngineSpec, engine_dir: Path, sink: TokenSink) -> Engine:
     if spec.runtime is Runtime.ECHO:
         return EchoEngine(spec, sink)
-    return ProcessEngine(engine_dir, spec, sink)
+    return GuideChecks(ProcessEngine(engine_dir, spec, sink), engine_dir, sink)

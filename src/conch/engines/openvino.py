@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 
 from conch.engines.base import Batcher, EngineState, Event, Failure, GenerationRequest, Tokens
-from conch.errors import InvalidArgumentError, RepositoryError, UnavailableError
+from conch.engines.guide_compiler import guide_of, structured_output
+from conch.engines.guide_model import GuideVocabulary
+from conch.engines.guide_preparer import GuidePreparer
+from conch.errors import ConchError, InvalidArgumentError, RepositoryError, UnavailableError, UnsupportedError
 from conch.repository.artifacts import GGUF_FILE, IR_FILE
-from conch.sampling import SamplingParams
+from conch.sampling import Guide, SamplingParams
 from conch.spec import Engine as EngineSpec
 from conch.spec import InferencePrecision, KvCacheType
+
+_GUIDE_WAIT_S = 0.02  # how long a step without anything to compute waits for guides
 
 
 def device_properties(spec: EngineSpec) -> dict[str, Any]:
@@ -37,8 +42,13 @@ def device_properties(spec: EngineSpec) -> dict[str, Any]:
     return properties
 
 
-def create_pipeline(engine_dir: Path, spec: EngineSpec) -> Any:
+def create_pipeline(engine_dir: Path, spec: EngineSpec, tokenizer: Any = None) -> Any:
     """An openvino_genai.ContinuousBatchingPipeline for a compiled engine.
+
+    Args:
+        engine_dir: compiled engine.
+        spec: engine section of the spec.
+        tokenizer: an openvino_genai.Tokenizer instead of the engine's own; only guides use it.
 
     Raises:
         RepositoryError: the folder holds no engine, or OpenVINO cannot read it.
@@ -55,14 +65,23 @@ def create_pipeline(engine_dir: Path, spec: EngineSpec) -> Any:
     if not gguf.exists() and not (engine_dir / IR_FILE).exists():
         raise RepositoryError(f"{engine_dir} must hold {GGUF_FILE} or {IR_FILE}, and holds neither")
     source = gguf if gguf.exists() else engine_dir
+    properties = device_properties(spec)
     try:
-        return openvino_genai.ContinuousBatchingPipeline(str(source), scheduler, "CPU", device_properties(spec), {})
+        if tokenizer is not None:
+            return openvino_genai.ContinuousBatchingPipeline(str(source), tokenizer, scheduler, "CPU", **properties)
+        return openvino_genai.ContinuousBatchingPipeline(str(source), scheduler, "CPU", properties, {})
     except RuntimeError as error:
         raise RepositoryError(f"OpenVINO cannot load {source}: {last_line(error)}") from None
 
 
-def generation_config(params: SamplingParams) -> Any:
-    """An openvino_genai.GenerationConfig for a request."""
+def generation_config(params: SamplingParams, guide: Guide | None = None, end_id: int = -1) -> Any:
+    """An openvino_genai.GenerationConfig for a request.
+
+    Args:
+        params: controls.
+        guide: what the answer must be; of guide_of(params).
+        end_id: an id that ends a guided answer where the request names none.
+    """
     import openvino_genai
 
     config = openvino_genai.GenerationConfig()
@@ -71,8 +90,14 @@ def generation_config(params: SamplingParams) -> Any:
     if params.end_ids:
         config.eos_token_id = params.end_ids[0]
         config.stop_token_ids = set(params.end_ids)
-    else:
+    elif guide is None:
         config.ignore_eos = True
+    else:  # a guide needs an end, and lets anything follow it: so it must not come before max_tokens
+        config.eos_token_id = end_id
+        config.stop_token_ids = {end_id}
+        config.min_new_tokens = params.max_tokens
+    if guide is not None:
+        config.structured_output_config = structured_output(guide)
     config.repetition_penalty = params.repetition_penalty
     config.presence_penalty = params.presence_penalty
     config.frequency_penalty = params.frequency_penalty
@@ -123,22 +148,51 @@ class OpenVinoBatcher(Batcher):
             openvino_genai.GenerationFinishReason.LENGTH: "length",
         }
         self._ignored = openvino_genai.GenerationStatus.IGNORED
-        self._pipeline = create_pipeline(engine_dir, spec)
+        self._vocabulary = GuideVocabulary.of_release(engine_dir)
+        tokenizer = None if self._vocabulary is None else self._vocabulary.open_tokenizer()
+        self._pipeline = create_pipeline(engine_dir, spec, tokenizer)
+        self._guides = None if self._vocabulary is None else GuidePreparer(self._vocabulary, tokenizer)
+        self._ended: list[int] = []  # of this step or before it
+        if self._vocabulary is not None:
+            self._warm_up(self._vocabulary.end_id)
         self._live: dict[int, tuple[Any, SamplingParams]] = {}  # request id -> GenerationHandle, controls
         # Steps until get_metrics tells the truth: usage is noted at the beginning of a step, and blocks are freed at
         # its end. A request that was cancelled is computed once more before.
         self._unsettled_steps = 0
 
+    def _warm_up(self, token_id: int) -> None:
+        """Compute one token: the first one makes what guides share, which two threads must not do at once."""
+        import openvino
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = 1
+        config.ignore_eos = True
+        self._pipeline.generate([openvino.Tensor(np.array([[token_id]], dtype=np.int64))], [config])
+
     @property
     def busy(self) -> bool:
+        return self._computes or (self._guides is not None and self._guides.busy)
+
+    @property
+    def _computes(self) -> bool:
         return bool(self._live) or self._unsettled_steps > 0
 
     def add(self, request: GenerationRequest) -> None:
+        guide = guide_of(request.params)
+        if guide is None:
+            self._add(request, None)
+        elif self._guides is None:
+            raise UnsupportedError("the engine has guides only in the folder of a release")
+        else:
+            self._guides.add(request, guide)
+
+    def _add(self, request: GenerationRequest, guide: Guide | None) -> None:
         import openvino
 
         ids = openvino.Tensor(np.asarray([request.input_ids], dtype=np.int64))
         try:
-            config = generation_config(request.params)
+            config = generation_config(request.params, guide, self._vocabulary.end_id if self._vocabulary else -1)
             handle = self._pipeline.add_request(request.request_id, ids, config)
         except (RuntimeError, TypeError, ValueError) as error:
             raise InvalidArgumentError(f"refused by the engine: {last_line(error)}") from None
@@ -149,8 +203,32 @@ class OpenVinoBatcher(Batcher):
         if live is not None:
             live[0].cancel()
             self._unsettled_steps = 2
+            self._ended.append(request_id)
+        elif self._guides is not None:
+            self._guides.drop(request_id)
 
     def step(self) -> list[Event]:
+        events: list[Event] = self._take_prepared()
+        if self._computes:
+            events += self._step()
+        return events
+
+    def _take_prepared(self) -> list[Event]:
+        """Add the requests whose guides are compiled by now; if there is nothing else to do, wait a little for them."""
+        if self._guides is None:
+            return []
+        failures: list[Event] = []
+        for request, guide, error in self._guides.take(0 if self._computes else _GUIDE_WAIT_S):
+            try:
+                if error is not None:
+                    raise error
+                self._add(request, guide)
+            except ConchError as refused:
+                failures.append(Failure(request.request_id, refused))
+                self._guides.begun(request.request_id)
+        return failures
+
+    def _step(self) -> list[Event]:
         self._pipeline.step()
         self._unsettled_steps = max(0, self._unsettled_steps - 1)
         events: list[Event] = []
@@ -170,6 +248,10 @@ class OpenVinoBatcher(Batcher):
             if isinstance(event, Failure) or event.finish_reason is not None:
                 self._live.pop(event.request_id, None)
                 self._unsettled_steps = max(1, self._unsettled_steps)
+        if self._guides is not None:
+            for request_id in [*self._ended, *(event.request_id for event in events)]:
+                self._guides.begun(request_id)
+            self._ended.clear()
         return events
 
     def state(self) -> EngineState:

@@ -161,3 +161,9 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTE_OF_CHAR = _byte_alphabet()
+_CHAR_OF_BYTE = {byte: char for char, byte in _BYTE_OF_CHAR.items()}
+
+
+def byte_level_text(piece: bytes) -> str:
+    """Bytes as a byte-level vocabulary writes them."""
+    return "".join(_CHAR_OF_BYTE[byte] for byte in piece)
