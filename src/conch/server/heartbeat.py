@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -94,6 +95,7 @@ class Heartbeat:
     def _follow(self, part: Part) -> None:
         misses, executed = 0, None
         while not self._closed.wait(0 if misses else self._settings.probe_interval_s):
+            asked_at = time.monotonic()
             answer = self._ask(part)
             if part.is_answer(answer):
                 misses, executed = 0, None
@@ -103,9 +105,8 @@ class Heartbeat:
             misses = misses + 1 if before is None or executed is None or executed == before else 1
             if misses >= MISSES:
                 self._silent[part.name] = (answer.body.strip() or f"HTTP {answer.status}")[:200]
-            # An answer that is wrong may come at once: the next question waits for its time all the same.
-            if answer.status:
-                self._closed.wait(self._timeout_s)
+            # A wrong answer may come at once: the next question waits for its time all the same.
+            self._closed.wait(max(0.0, asked_at + self._timeout_s - time.monotonic()))
 
     @property
     def _timeout_s(self) -> float:

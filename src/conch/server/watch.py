@@ -64,6 +64,7 @@ class Watch:
         self._engine, self._signals, self._note = engine, signals, note
         self._lost_ticks = 0
         self._search_at = 0.0
+        self._silent_since = 0.0
         self.why = ""
 
     def run(self, heartbeat: Heartbeat) -> End:
@@ -75,12 +76,21 @@ class Watch:
             if (code := self._triton.exit_code()) is not None:
                 self.why = f"tritonserver ended by itself ({how_ended(code)})"
                 return End.BROKEN if code else End.STOPPED
-            silent = heartbeat.silent()
-            hangs = silent and f"{silent} has not answered for {self._settings.hang_timeout_s} s"
-            self.why = self._look_for_stages() or self._engine.look() or hangs
+            self.why = self._look_for_stages() or self._engine.look() or self._hangs(heartbeat.silent())
             if self.why:
                 return End.BROKEN
             self._note(REPAIRING if self._engine.away else READY)
+
+    def _hangs(self, silent: str) -> str:
+        if not silent:
+            self._silent_since = 0.0
+            return ""
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        # A tritonserver that listens no more was told to stop by somebody else, and may take its time for that.
+        if not self._triton.listens() and now - self._silent_since < self._settings.drain_timeout_s:
+            return ""
+        return f"{silent} has not answered for {self._settings.hang_timeout_s} s"
 
     def _look_for_stages(self) -> str:
         """Which stage's process is gone; empty if all are there."""
