@@ -11,15 +11,17 @@ from conch.build.compile import find_export_python
 from conch.build.pipeline import BuildOptions
 from conch.build.progress import Progress
 from conch.build.sources import SOURCES, local_path, wheel_key
-from conch.contract import ENGINE, TOKENIZER, TWIN_STAGES, ensembles, model_names
+from conch.contract import ENGINE, TOKENIZER, TWIN_STAGES, ensembles
 from conch.errors import BuildError
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE, IR_FILE
 from conch.repository.layout import MODEL_FILE
 from conch.repository.manifest import MANIFEST_FILE, finished_versions
+from conch.repository.models import release_models
 from conch.repository.pbtxt import CONFIG_FILE
 from conch.repository.settings import SETTINGS_FILE
 from conch.spec import ModelSpec, Runtime
 from conch.text.files import CHAT_TEMPLATE_FILE, META_FILE, TOKENIZER_FILE
+from conch.trtllm.tensors import BACKEND_MODEL
 
 
 def plan_fetch(spec: ModelSpec, options: BuildOptions) -> list[str]:
@@ -100,10 +102,10 @@ def _write_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
 
 def release_paths(spec: ModelSpec, version: int) -> list[Path]:
     """Files of a release below the repository, byte code left out; of an engine, the one that names it."""
-    twins = spec.serving.twins
-    no_code, no_files = {e.name for e in ensembles(twins)}, {s.name for s in TWIN_STAGES}
+    no_code = {*(e.name for e in ensembles(spec.serving.twins)), BACKEND_MODEL}
+    no_files = {s.name for s in TWIN_STAGES}
     paths = []
-    for name in model_names(twins):
+    for name in release_models(spec):
         folder = Path(name, str(version))
         paths += [Path(name, CONFIG_FILE), folder / SETTINGS_FILE]
         if name in no_code:

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from conch.contract import ENGINE, ENSEMBLES, MODEL_NAMES, STAGES, TOKENIZER, TWIN_STAGES, TWINS, model_names
+from conch.contract import ENGINE, ENSEMBLES, STAGES, TOKENIZER, TWIN_STAGES, TWINS
 from conch.errors import BuildError, RepositoryError
 from conch.repository.artifacts import ENGINE_DIR, Artifacts
 from conch.repository.manifest import (
@@ -32,11 +32,13 @@ from conch.repository.manifest import (
     release_files,
     verify_files,
 )
+from conch.repository.models import ALL_MODELS, release_models
 from conch.repository.pbtxt import CONFIG_FILE, model_configs
 from conch.repository.settings import SETTINGS_FILE, ReleaseSettings
 from conch.sampling import Limits
 from conch.spec import ModelSpec
 from conch.text.files import TOKENIZER_FILE, TokenizerMeta
+from conch.trtllm.tensors import BACKEND_MODEL
 
 BACKENDS_DIR = Path(__file__).resolve().parents[3] / "python_backends"
 MODEL_FILE = "model.py"
@@ -140,7 +142,7 @@ def pin(repository: Path, spec: ModelSpec, version: int) -> None:
 
 def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, version: int, fingerprint: str) -> None:
     settings = ReleaseSettings(spec, release_limits(spec, TokenizerMeta.read(artifacts.tokenizer_dir)))
-    names = model_names(spec.serving.twins)
+    names = release_models(spec)
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
     moved: list[Path] = []
     try:
@@ -179,7 +181,7 @@ def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, vers
 def _write_model(folder: Path, name: str, artifacts: Artifacts, settings: ReleaseSettings) -> None:
     folder.mkdir(parents=True)
     settings.write(folder)
-    if name in {e.name for e in (*ENSEMBLES, *TWINS)}:
+    if name in {e.name for e in (*ENSEMBLES, *TWINS)} or name == BACKEND_MODEL:
         return
     shutil.copyfile(BACKENDS_DIR / name / MODEL_FILE, folder / MODEL_FILE)
     # Compiled now: the first load would write __pycache__, change the folder's time, and make Triton reload the
@@ -243,7 +245,7 @@ def _remove_leftovers(repository: Path) -> None:
     """
     _remove_staging(repository)
     finished = {str(v) for v in finished_versions(repository)}
-    for name in MODEL_NAMES:
+    for name in ALL_MODELS:
         for path in (repository / name).glob("[1-9]*"):
             if not re.fullmatch("[0-9]+", path.name) or path.name in finished or not path.is_dir():
                 continue

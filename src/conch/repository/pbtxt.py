@@ -20,6 +20,7 @@ from conch.contract import (
     stages,
 )
 from conch.spec import ModelSpec
+from conch.trtllm.config import backend_model_config
 
 CONFIG_FILE = "config.pbtxt"
 _HEADER = "# Written by the build from conch.contract and the spec. Changes here are refused by the check.\n"
@@ -37,6 +38,8 @@ def model_configs(spec: ModelSpec, version: int) -> dict[str, str]:
     """
     messages = [_stage(stage, spec, version) for stage in stages(spec.serving.twins)]
     messages += [_ensemble(ensemble, spec, version) for ensemble in ensembles(spec.serving.twins)]
+    if spec.engine.tensorrt_llm is not None:
+        messages.append(backend_model_config(spec, spec.engine.tensorrt_llm, version))
     return {m.name: _HEADER + text_format.MessageToString(m) for m in messages}
 
 
