@@ -8,13 +8,14 @@ however it is cut into tokens.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from conch.contract import BAD_WORDS
 from conch.errors import InvalidArgumentError
 
 MAX_STATES = 512  # each takes about 20 ms of processor time to compile, for a vocabulary of 49,152
 _END = 0x110000  # after the last character
+_BLOCK = 0x1000
 _NO_CHARACTERS = range(0xD800, 0xE000)  # surrogates, which no text has
 
 
@@ -83,10 +84,24 @@ def _all_but(chars: Iterable[str]) -> str:
     ranges = []
     first = 0
     for code in sorted({*map(ord, chars), *_NO_CHARACTERS, _END}):
-        if first < code:
-            ranges.append(f"{_escaped(chr(first))}-{_escaped(chr(code - 1))}")
+        ranges += [f"{_escaped(chr(low))}-{_escaped(chr(high))}" for low, high in _safe_ranges(first, code - 1)]
         first = code + 1
     return "".join(ranges)
+
+
+def _safe_ranges(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The range from first to last (none if first > last), cut where xgrammar 0.1.31 would lose a part of it.
+
+    It does when an end differs from the other in one of the bytes before the last two of its UTF-8 and lies within the
+    characters that share these bytes, which is a block of 4,096.
+    """
+    while first <= last:
+        block_end = first | (_BLOCK - 1)
+        if first & (_BLOCK - 1) == 0 and block_end <= last:  # as many whole blocks as there are
+            block_end = (last + 1) // _BLOCK * _BLOCK - 1
+        end = min(block_end, last)
+        yield first, end
+        first = end + 1
 
 
 def _escaped(char: str) -> str:

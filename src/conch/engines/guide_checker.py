@@ -80,6 +80,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s guide-checker %(levelname)s %(message)s")
     connection = Connection(int(sys.argv[1]))
     os.nice(5)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it is meant to die
     try:
         vocabulary = GuideVocabulary.of_release(Path(sys.argv[2]))
         if vocabulary is None:
