@@ -202,7 +202,7 @@ def test_no_repeat_ngram_size(tell: Callable[..., Reply]) -> None:
 
 def test_guided_decoding_guide_and_its_type(tell: Callable[..., Reply]) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
-    guides = {"json_schema": json.dumps(schema), "regex": "(Paris|Rome)!", "ebnf_grammar": 'root ::= "Pa" [a-z]+ "?"'}
+    guides = {"json_schema": json.dumps(schema), "regex": "(Paris|Rome)!", "ebnf_grammar": 'root ::= "Pa" [a-z] [a-z] "?"'}
     answers = {
         kind: tell(messages=FRANCE, max_tokens=40, guided_decoding_guide_type=kind, guided_decoding_guide=guide)
         for kind, guide in guides.items()
@@ -210,7 +210,7 @@ def test_guided_decoding_guide_and_its_type(tell: Callable[..., Reply]) -> None:
     assert {kind: reply.finish_reason for kind, reply in answers.items()} == dict.fromkeys(guides, "stop")
     assert isinstance(json.loads(answers["json_schema"].text)["n"], int)
     assert answers["regex"].text in ("Paris!", "Rome!")
-    assert re.fullmatch(r"Pa[a-z]+\?", answers["ebnf_grammar"].text)
+    assert re.fullmatch(r"Pa[a-z]{2}\?", answers["ebnf_grammar"].text)
     bad = tell(guided_decoding_guide_type="regex", guided_decoding_guide="((")
     assert "INVALID_ARGUMENT: guided_decoding_guide cannot be compiled as regex: " in bad.error
     assert_clean(bad.error)
