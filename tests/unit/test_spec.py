@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from property_settings import examples
 
 from conch.errors import SpecError
-from conch.spec import ModelSpec, Runtime, load_spec, parse_spec
+from conch.spec import LogFormat, ModelSpec, Runtime, load_spec, parse_spec
 
 SPECS = sorted((Path(__file__).resolve().parents[2] / "build_scripts" / "specs").glob("*.yaml"))
 SHA256 = "0" * 64
@@ -145,6 +145,12 @@ def test_a_merged_key_may_be_overridden() -> None:
     text = "name: small\nsource: {uri: a.gguf}\nengine: {<<: {max_batch_size: 8, num_threads: 2}, max_batch_size: 4}"
     engine = parse_spec(text, "small.yaml").engine
     assert (engine.max_batch_size, engine.num_threads) == (4, 2)
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_the_log_can_be_off_though_yaml_takes_off_for_false(written: str) -> None:
+    text = f"{{name: a, source: {{uri: a.gguf}}, serving: {{log_format: {written}}}}}"
+    assert parse_spec(text, "small.yaml").serving.log_format is LogFormat.OFF
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
