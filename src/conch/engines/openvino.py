@@ -16,6 +16,7 @@ from conch.engines.base import Batcher, EngineState, Event, Failure, GenerationR
 from conch.engines.guide_compiler import guide_of, structured_output
 from conch.engines.guide_model import GuideVocabulary
 from conch.engines.guide_preparer import GuidePreparer
+from conch.engines.prefix_mirror import PrefixMirror
 from conch.errors import ConchError, InvalidArgumentError, RepositoryError, UnavailableError, UnsupportedError
 from conch.repository.artifacts import GGUF_FILE, IR_FILE
 from conch.sampling import Guide, SamplingParams
@@ -159,6 +160,22 @@ class OpenVinoBatcher(Batcher):
         # Steps until get_metrics tells the truth: usage is noted at the beginning of a step, and blocks are freed at
         # its end. A request that was cancelled is computed once more before.
         self._unsettled_steps = 0
+        self._total_blocks = self._count_blocks()
+        self._mirror = PrefixMirror(self._total_blocks if spec.enable_kv_cache_reuse else 0)
+
+    def _count_blocks(self) -> int:
+        """Blocks of the KV cache, from the share that one takes: one token is computed."""
+        import openvino
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens, config.ignore_eos = 1, True
+        handle = self._pipeline.add_request(0, openvino.Tensor(np.zeros((1, 1), dtype=np.int64)), config)
+        self._pipeline.step()
+        usage: float = self._pipeline.get_metrics().cache_usage  # in percent
+        handle.read()
+        self._pipeline.step()  # notes that it is free again
+        return round(100 / usage) if usage else 0
 
     def _warm_up(self, token_id: int) -> None:
         """Compute one token: the first one makes what guides share, which two threads must not do at once."""
@@ -197,11 +214,14 @@ class OpenVinoBatcher(Batcher):
         except (RuntimeError, TypeError, ValueError) as error:
             raise InvalidArgumentError(f"refused by the engine: {last_line(error)}") from None
         self._live[request.request_id] = handle, request.params
+        one_answer = max(request.params.beam_width, request.params.num_sequences) == 1
+        self._mirror.add(request.request_id, request.input_ids, one_answer)
 
     def cancel(self, request_id: int) -> None:
         live = self._live.pop(request_id, None)
         if live is not None:
             live[0].cancel()
+            self._mirror.end(request_id)
             self._unsettled_steps = 2
             self._ended.append(request_id)
         elif self._guides is not None:
@@ -244,9 +264,13 @@ class OpenVinoBatcher(Batcher):
                     events.append(Tokens(request_id, output.generated_ids, finish, log_probs, sequence))
             elif handle.get_status() == self._ignored:
                 events.append(Failure(request_id, UnavailableError("the KV cache has no room for this request")))
+        self._mirror.settle(self._used_blocks())  # as it was in this step: who ended in it still held blocks
         for event in events:
+            if isinstance(event, Tokens):
+                self._mirror.tokens(event.request_id, event.ids)
             if isinstance(event, Failure) or event.finish_reason is not None:
                 self._live.pop(event.request_id, None)
+                self._mirror.end(event.request_id)
                 self._unsettled_steps = max(1, self._unsettled_steps)
         if self._guides is not None:
             for request_id in [*self._ended, *(event.request_id for event in events)]:
@@ -255,4 +279,10 @@ class OpenVinoBatcher(Batcher):
         return events
 
     def state(self) -> EngineState:
-        return EngineState(kv_cache_usage=self._pipeline.get_metrics().cache_usage / 100)
+        usage = self._used_blocks() / self._total_blocks if self._total_blocks else 0.0
+        return EngineState(usage, self._mirror.query_tokens, self._mirror.hit_tokens)
+
+    def _used_blocks(self) -> int:
+        """Blocks that running requests hold; what prefix caching keeps beside them counts as free."""
+        usage: float = self._pipeline.get_metrics().cache_usage
+        return round(usage / 100 * self._total_blocks)

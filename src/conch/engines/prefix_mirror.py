@@ -68,13 +68,12 @@ class PrefixMirror:
         hit_tokens = 0
         while hit_tokens < len(ids):
             block = live.ids[:BLOCK_TOKENS]
-            key = self._find(live.last_key, block)
-            if key is None:
-                hit_tokens += self._find_part(live.last_key, block)
+            key = hash((live.last_key, *block))
+            if len(block) < BLOCK_TOKENS or not self._has(key):
+                hit_tokens += self._take_part(live.last_key, block)
                 break
-            hit_tokens += len(block)
-            if len(block) == BLOCK_TOKENS:
-                self._take(live, key)
+            hit_tokens += BLOCK_TOKENS
+            self._take(live, key)
         self.query_tokens += len(ids)
         self.hit_tokens += min(hit_tokens, len(ids) - 1)  # the last token is always computed
 
@@ -119,13 +118,20 @@ class PrefixMirror:
             if self._kept.get(key) == when:
                 del self._kept[key]
 
-    def _find(self, last_key: int, block: list[int]) -> int | None:
-        key = hash((last_key, *block))
-        return key if key in self._in_use or key in self._kept else None
+    def _has(self, key: int) -> bool:
+        return key in self._in_use or key in self._kept
 
-    def _find_part(self, last_key: int, block: list[int]) -> int:
-        """Tokens of a block that is known only in part; the shortest part, as the engine takes it."""
-        return next((n for n in range(1, len(block)) if self._find(last_key, block[:n]) is not None), 0)
+    def _take_part(self, last_key: int, block: list[int]) -> int:
+        """Tokens of a block that is known only in part. The engine asks for all of them, then for the shortest part."""
+        lengths = list(range(1, len(block)))
+        if len(block) < BLOCK_TOKENS:
+            lengths.insert(0, len(block))
+        for tokens in lengths:
+            key = hash((last_key, *block[:tokens]))
+            if self._has(key):
+                self._kept.pop(key, None)  # it is filled up now, and so becomes another one
+                return tokens
+        return 0
 
     def _take(self, live: _Live, key: int) -> None:
         """Let the next block of a request be this one."""
