@@ -238,7 +238,7 @@ def small_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_another_load_of_a_release_has_series_of_its_own(small_line: Server) -> None:
-    """And those of the one that it replaces are gone. First of its server: a load that replaces another waits for it."""
+    """And those of the one that it replaces are gone. First of its server: the old one ends with its last request."""
 
     def processes() -> set[str]:
         return {s.labels["pid"] for s in scrape(small_line).samples if s.name == table.RUNNING.name}
@@ -268,7 +268,7 @@ def reload(server: Server, model: str) -> None:
 
 
 def test_the_log_has_one_line_for_each_request(small_line: Server) -> None:
-    before = settled(small_line)
+    before, lines_before = settled(small_line), len(log_lines(small_line))
     evil = 'x\nllama_engine INFO request id=forged finish="stop"\x1b[2J\u2028'
     with grpc_stub(small_line) as stub:
 
@@ -290,8 +290,9 @@ def test_the_log_has_one_line_for_each_request(small_line: Server) -> None:
     assert generate(small_line, ENSEMBLE.name, {"text_input": "a secret of mine", "max_tokens": 2}).status == 200
     delta = counted(small_line, before, 6)
     assert delta.reasons() == {"length": 3, "cancelled": 1, "error": 2}
-    lines = {line["id"]: line for line in log_lines(small_line)}
-    assert len(lines) == len(log_lines(small_line)), "an id has two lines"
+    new = log_lines(small_line)[lines_before:]
+    lines = {line["id"]: line for line in new}
+    assert len(lines) == len(new) == 6
     ends = {name: (line["finish"], line.get("error")) for name, line in lines.items() if not name.startswith("#")}
     assert ends == {
         "gone": ("cancelled", None), "waits": ("length", None), "full": ("error", "UNAVAILABLE"),
