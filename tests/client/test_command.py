@@ -254,3 +254,12 @@ def test_a_pipe_that_closes_is_no_traceback(server) -> None:
         errors = ask.stderr.read()
         assert (ask.wait(10), errors) == (1, b"")
     assert server.plans.given_up.wait(5)
+
+
+def test_metrics_in_short(server, capsys) -> None:
+    metrics = HttpServer()
+    try:
+        assert run("metrics", "--short", "--metrics-url", f"127.0.0.1:{metrics.port}") == 0
+    finally:
+        metrics.close()
+    assert capsys.readouterr().out == "no metrics of an engine\n"

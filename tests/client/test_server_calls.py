@@ -20,7 +20,7 @@ from conch_client import (
     UnavailableError,
 )
 from conch_client.http_wire import EventParser
-from conch_client.metrics import parse_metrics
+from conch_client.metrics import parse_metrics, short
 from fake_servers import METRICS, GrpcServer, HttpServer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -183,3 +183,42 @@ def test_a_path_in_front() -> None:
         Asker(kind, f"http://{server.url}/triton/").generate("x")
         assert server.plans.seen[-1].path == "/triton/v2/models/ensemble/generate"
     server.close()
+
+
+ENGINE_METRICS = """conch_num_requests_running{model="m",pid="1"} 3
+conch_num_requests_running{model="m",pid="2"} 1
+conch_num_requests_waiting{model="m",pid="1"} 2
+conch_kv_cache_usage_perc{model="m",pid="1"} 0.25
+conch_time_to_first_token_seconds_bucket{pid="1",le="0.1"} 5
+conch_time_to_first_token_seconds_bucket{pid="2",le="0.1"} 1
+conch_time_to_first_token_seconds_bucket{pid="1",le="0.2"} 8
+conch_time_to_first_token_seconds_bucket{pid="2",le="0.2"} 2
+conch_time_to_first_token_seconds_bucket{pid="1",le="+Inf"} 8
+conch_time_to_first_token_seconds_bucket{pid="2",le="+Inf"} 2
+"""
+
+
+def test_metrics_in_short() -> None:
+    assert short(parse_metrics(ENGINE_METRICS)) == [
+        "requests  4 running, 2 waiting", "TTFT      p50 83 ms, p95 188 ms", "KV cache  25 % in use",
+    ]  # fmt: skip
+    fresh = "\n".join(line.rsplit(" ", 1)[0] + " 0" for line in ENGINE_METRICS.splitlines())
+    assert short(parse_metrics(fresh))[1] == "TTFT      p50 -, p95 -"
+    assert short(parse_metrics("nv_x 1")) == ["no metrics of an engine"]
+
+
+def test_the_names_are_those_of_the_server() -> None:
+    from conch import metric_table as table
+
+    used = {sample.name.removesuffix("_bucket") for sample in parse_metrics(ENGINE_METRICS).samples}
+    assert used == {table.RUNNING.name, table.WAITING.name, table.KV_USAGE.name, table.TTFT.name}
+
+
+@pytest.mark.parametrize(("q", "seconds"), [(0, 0.0), (0.3, 0.05), (0.6, 0.1), (0.8, 0.15), (1, 0.2)])
+def test_quantiles(q: float, seconds: float) -> None:
+    metrics = parse_metrics(ENGINE_METRICS)
+    assert metrics.quantile("conch_time_to_first_token_seconds", q) == pytest.approx(seconds)
+
+
+def test_a_quantile_beyond_the_largest_bound_is_that_bound() -> None:
+    assert parse_metrics('x_bucket{le="1"} 1\nx_bucket{le="+Inf"} 5').quantile("x", 0.9) == 1

@@ -16,6 +16,7 @@ from conch_client.base import DEFAULT_TIMEOUT_S, SyncClient
 from conch_client.chat import run_chat
 from conch_client.clients import Client, HttpClient
 from conch_client.errors import CancelledError, ConchClientError, InvalidArgumentError
+from conch_client.metrics import short
 from conch_client.terminal import Screen
 from conch_client.types import Completion, Message, Tls
 
@@ -96,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[server], help=text, description=text.capitalize() + ".")
         command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run)
+        if name == "metrics":
+            command.add_argument("--short", action="store_true", help="print requests, TTFT and KV cache alone")
     return parser
 
 
@@ -251,5 +254,9 @@ def _health(client: SyncClient, options: argparse.Namespace, screen: Screen) -> 
 
 def _metrics(client: SyncClient, options: argparse.Namespace, screen: Screen) -> int:
     metrics = client.metrics()
+    if options.short:
+        for line in short(metrics):
+            screen.line(line)
+        return 0
     screen.line(json.dumps([asdict(s) for s in metrics.samples]) if options.json else metrics.text.rstrip("\n"))
     return 0

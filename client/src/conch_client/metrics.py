@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -46,6 +47,43 @@ class Metrics:
         """Sum of the samples of that name whose labels include these; 0 if there are none."""
         wanted = labels.items()
         return sum((s.value for s in self.samples if s.name == name and wanted <= s.labels.items()), 0.0)
+
+    def quantile(self, name: str, q: float) -> float:
+        """Of everything that a histogram has seen, as PromQL's histogram_quantile reckons it; nan if that is nothing.
+
+        Args:
+            name: of the histogram, without _bucket.
+            q: in [0, 1].
+        """
+        buckets: dict[float, float] = {}
+        for sample in self.samples:
+            if sample.name == f"{name}_bucket":
+                bound = float(sample.labels["le"])
+                buckets[bound] = buckets.get(bound, 0.0) + sample.value
+        total = buckets.get(math.inf, 0.0)
+        if not total:
+            return math.nan
+        low = below = 0.0
+        for bound, count in sorted(buckets.items()):
+            if count >= q * total:
+                within = count - below
+                return low if bound == math.inf or not within else low + (bound - low) * (q * total - below) / within
+            low, below = bound, count
+        return low
+
+
+def short(metrics: Metrics) -> list[str]:
+    """The engine in three lines; all releases together, TTFT since they were loaded."""
+    if not any(s.name == "conch_num_requests_running" for s in metrics.samples):
+        return ["no metrics of an engine"]
+    running, waiting = (metrics.total(f"conch_num_requests_{what}") for what in ("running", "waiting"))
+    ttft = [metrics.quantile("conch_time_to_first_token_seconds", q) for q in (0.5, 0.95)]
+    p50, p95 = ("-" if math.isnan(seconds) else f"{seconds * 1000:.0f} ms" for seconds in ttft)
+    return [
+        f"requests  {running:.0f} running, {waiting:.0f} waiting",
+        f"TTFT      p50 {p50}, p95 {p95}",
+        f"KV cache  {metrics.total('conch_kv_cache_usage_perc') * 100:.0f} % in use",
+    ]
 
 
 def parse_metrics(text: str) -> Metrics:
