@@ -104,6 +104,16 @@ def test_failures(make_stages: Callable[..., Stages]) -> None:
     assert times(table.QUEUE_TIME) == times(table.TTFT) == 1  # of the one that had tokens
 
 
+def test_a_long_answer_is_counted_while_it_goes_on(make_stages: Callable[..., Stages]) -> None:
+    stages = make_stages(engine={"echo_itl_ms": 20})
+    before = value(table.OUTPUT_TOKENS.name)
+    sender = stages.submit(prompt([5], request_output_len=200, streaming=True))  # four seconds
+    wait_for(lambda: value(table.OUTPUT_TOKENS.name) - before > 60)
+    assert not sender.finals
+    sender.cancelled.set()
+    stages.collect(sender)
+
+
 def test_a_request_that_is_stopped_is_cancelled(make_stages: Callable[..., Stages]) -> None:
     stages = make_stages(engine={"echo_itl_ms": 20})
     before = value(table.REQUESTS.name, finished_reason="cancelled")
