@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -14,6 +15,8 @@ from conch.errors import InvalidArgumentError
 from conch.sampling import Guide, SamplingParams
 
 _MAX_REASON_CHARS = 300
+_MAX_ENUM = 1000
+_DATA_KEYS = ("const", "default", "enum", "examples")  # what they hold is no schema
 # Of xgrammar's messages: time, file and line, and the condition in its C++ code.
 _NOISE = re.compile(r"^(\[[\d:]+\] )?(\S+\.(cc|cpp|h):\d+:? )?(Check failed: \(.*?\) is false: )?")
 
@@ -43,8 +46,34 @@ def structured_output(guide: Guide) -> Any:
 
     if guide.type == "json":
         return StructuredOutputConfig(json_schema="{}")
-    option = {"json_schema": "json_schema", "regex": "regex", "ebnf_grammar": "grammar"}[guide.type]
+    if guide.type == "json_schema":
+        return StructuredOutputConfig(json_schema=with_exact_integers(guide.text))
+    option = {"regex": "regex", "ebnf_grammar": "grammar"}[guide.type]
     return StructuredOutputConfig(**{option: guide.text})
+
+
+def with_exact_integers(schema: str) -> str:
+    """A JSON schema with every small range of integers written out as an enum.
+
+    xgrammar 0.1.31 takes some ranges for others: 0 to 120 lets 129 in, 1 to 150 leaves 1 out.
+    """
+    try:
+        parsed = json.loads(schema)
+        exact = _exact(parsed)
+        return schema if exact == parsed else json.dumps(exact)
+    except (ValueError, RecursionError):  # the compiler says what is wrong with it
+        return schema
+
+
+def _exact(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_exact(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    low, high = node.get("minimum"), node.get("maximum")
+    if node.get("type") == "integer" and type(low) is int and type(high) is int and 0 <= high - low < _MAX_ENUM:
+        return {"enum": list(range(low, high + 1))}
+    return {key: value if key in _DATA_KEYS else _exact(value) for key, value in node.items()}
 
 
 def plain_reason(error: BaseException) -> str:
