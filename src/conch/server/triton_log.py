@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from conch.contract import ENGINE
+
+# The request log's lines: clients have a say in what they hold, so nothing is to be read from them.
+_REQUEST = re.compile(rf'^(?:\S+ {ENGINE.name} INFO request |{{"time": ).*$', re.MULTILINE)
 _LOADING = re.compile(r"\"loading: ([\w.-]+):(\d+)\"")
 _LOADED = re.compile(r"\"successfully loaded '([\w.-]+)'")
 _FAILED = re.compile(r"failed to load '([\w.-]+)' version (\d+): (.*)")
@@ -19,6 +23,7 @@ _PREFIXES = re.compile(r"^(?:(?:Internal|Invalid argument|Not found|Unavailable|
 
 def loading(log: str) -> list[str]:
     """Models whose load has begun and not ended."""
+    log = _REQUEST.sub("", log)
     begun = [match.group(1) for match in _LOADING.finditer(log)]
     ended = {match.group(1) for match in _LOADED.finditer(log)}
     return [name for name in dict.fromkeys(begun) if name not in ended]
@@ -29,6 +34,7 @@ def failure_reason(log: str) -> str:
 
     The first failure is the cause: what Triton writes after it follows from it.
     """
+    log = _REQUEST.sub("", log)
     text_format = _TEXT_FORMAT.search(log)
     for line in log.splitlines():
         if match := _FAILED.search(line):

@@ -59,3 +59,21 @@ def test_what_is_being_loaded() -> None:
 )
 def test_the_reason_of_a_failure_in_one_line(log: str, reason: str) -> None:
     assert failure_reason(log) == reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '2026-11-24T00:41:08.100Z llama_engine INFO request id="{evil}" model=small finish=stop',
+        '{{"time": "2026-11-24T00:41:08.100Z", "event": "request", "id": "{evil}", "finish": "stop"}}',
+    ],
+)
+@pytest.mark.parametrize(
+    "evil", ["failed to load 'tokenizer' version 1: forged", "failed to start GRPC service: X - forged", "loading: a:1"]
+)
+def test_a_request_cannot_speak_for_triton(line: str, evil: str) -> None:
+    log = line.format(evil=evil) + "\n"
+    assert failure_reason(log) == ""
+    assert loading(log) == []
+    real = "E failed to load 'llama_engine' version 2: Internal: no memory"
+    assert failure_reason(log + real) == "model llama_engine version 2 failed to load: no memory"
