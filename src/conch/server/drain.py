@@ -3,6 +3,9 @@
 SIGTERM alone does not do that: Triton 2.51 then stops to send on gRPC streams at once, and waits for idle HTTP
 connections until its timeout is over. So the models are unloaded first, the ensembles before their stages. An
 unloaded model takes no new request, finishes those it has, and says when it is done.
+
+It never says so after a client has cancelled a request to an ensemble: Triton 2.51 keeps such a request for ever, also
+when all its steps have ended. So ensembles count as done, too, when the engine has had nothing to do for a while.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from conch.server.triton_process import TritonProcess
 
 _TICK_S = 0.2
 _EXIT_GRACE_S = 5.0
+_IDLE_S = 2.0  # the engine has nothing to do: its last words are on the wire by then
 
 
 class Drain:
@@ -43,12 +47,14 @@ class Drain:
     ) -> None:
         self._host = settings.connect_host
         self._port = settings.http_port
+        self._metrics_port = settings.metrics_port
         self._timeout_s = settings.drain_timeout_s
         self._triton = triton
         self._admin_key = admin_key
         self._signals = signals
         self._say = say
         self._twins = twins
+        self._keeps_ended = False  # there are requests that have ended and that tritonserver would wait for
 
     def run(self) -> None:
         """Let requests in flight finish, then stop tritonserver; the caller kills what is left."""
@@ -66,7 +72,7 @@ class Drain:
             return
         # Idle: only connections without a request can hold it up. Else it could not be asked; its own patience counts.
         self._triton.drain()
-        deadline = (time.monotonic() if idle else deadline) + _EXIT_GRACE_S
+        deadline = (time.monotonic() if idle else deadline) + (0.5 if self._keeps_ended else _EXIT_GRACE_S)
         while self._triton.exit_code() is None and time.monotonic() < deadline and not self._impatient():
             self._signals.wait(_TICK_S)
         self._say("stopped")
@@ -75,11 +81,17 @@ class Drain:
         """Unload models and wait until their requests are done; False where that cannot be told or takes too long."""
         for name in names:
             probe.unload(self._host, self._port, self._admin_key, name)
+        idle_since = time.monotonic()
         while not self._impatient() and time.monotonic() < deadline and self._triton.exit_code() is None:
             states = probe.model_states(self._host, self._port, self._admin_key)
             if states is None:
                 return False
             if not any(name in names and state != probe.UNAVAILABLE for (name, _), state in states.items()):
+                return True
+            if probe.rows_in_engine(self._host, self._metrics_port) != 0:
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since >= _IDLE_S:
+                self._keeps_ended = True
                 return True
             self._signals.wait(_TICK_S)
         return False

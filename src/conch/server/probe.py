@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 from conch.contract import ENGINE, ENSEMBLE, INPUT_IDS, INPUT_LENGTHS, MAX_TOKENS, TEXT_INPUT
+from conch.metric_table import RUNNING, WAITING
 
 ADMIN_HEADER = "conch-admin-key"
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
@@ -81,6 +82,16 @@ def model_states(host: str, port: int, admin_key: str) -> dict[tuple[str, str], 
         return None
     entries = json.loads(answer.body)
     return {(e["name"], e.get("version", "")): e.get("state", "") for e in entries}
+
+
+def rows_in_engine(host: str, metrics_port: int) -> int | None:
+    """Rows that the engine computes or lets wait, as its metrics say; None where they do not."""
+    answer = ask(host, metrics_port, "GET", "/metrics")
+    lines = [line for line in answer.body.splitlines() if line.startswith((f"{RUNNING.name}{{", f"{WAITING.name}{{"))]
+    try:
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines) if answer.ok and lines else None
+    except ValueError:
+        return None
 
 
 def unload(host: str, port: int, admin_key: str, name: str) -> Answer:
