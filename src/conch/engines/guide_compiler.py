@@ -100,6 +100,7 @@ class GuideCompiler:
     def __init__(self, vocabulary: GuideVocabulary, tokenizer: Any) -> None:
         self._end_id = vocabulary.end_id
         self._pipeline = vocabulary.open_pipeline(tokenizer)
+        self._other = GuideVocabulary((b"a", b""), 1).open_pipeline(tokenizer)  # of another size
 
     def compile(self, guide: Guide, max_tokens: int = 1) -> list[int]:
         """Compile a guide.
@@ -111,7 +112,6 @@ class GuideCompiler:
         Raises:
             RuntimeError: it cannot be compiled.
         """
-        import openvino
         import openvino_genai
 
         config = openvino_genai.GenerationConfig()
@@ -119,7 +119,26 @@ class GuideCompiler:
         config.eos_token_id = self._end_id
         config.stop_token_ids = {self._end_id}
         config.structured_output_config = structured_output(guide)
-        prompt = openvino.Tensor(np.zeros((1, 1), dtype=np.int64))
-        (answer,) = self._pipeline.generate([prompt], [config])
-        ids: list[int] = answer.m_generation_ids[0]
-        return ids
+        return _generate(self._pipeline, config)
+
+    def forget(self) -> None:
+        """Give back the memory of all that the tokenizer keeps; not while any other thread computes with it.
+
+        A tokenizer begins anew when a pipeline uses it whose model has another number of ids.
+        """
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = 1
+        config.ignore_eos = True
+        for pipeline in (self._other, self._pipeline):
+            _generate(pipeline, config)
+
+
+def _generate(pipeline: Any, config: Any) -> list[int]:
+    import openvino
+
+    prompt = openvino.Tensor(np.zeros((1, 1), dtype=np.int64))
+    (answer,) = pipeline.generate([prompt], [config])
+    ids: list[int] = answer.m_generation_ids[0]
+    return ids

@@ -20,6 +20,8 @@ from conch.engines.guide_model import GuideVocabulary
 from conch.errors import ConchError
 from conch.sampling import Guide
 
+MAX_COMPILED = 300  # guides that are kept, one or two MB each
+
 
 class GuidePreparer:
     """Requests whose guides are being compiled.
@@ -63,6 +65,9 @@ class GuidePreparer:
         if request_id in self._held:
             with self._changed:
                 self._held.discard(request_id)
+                if not self._held and len(self._outcomes) >= MAX_COMPILED and self._compiler is not None:
+                    self._compiler.forget()  # a few milliseconds; nothing is compiled meanwhile
+                    self._outcomes.clear()
                 self._changed.notify_all()
 
     def take(self, wait_s: float) -> list[tuple[GenerationRequest, Guide, ConchError | None]]:
@@ -72,7 +77,7 @@ class GuidePreparer:
             wait_s: how long to wait if there are none.
         """
         if not self._waiting:
-            return []
+            return []  # most of the time
         with self._changed:
             if wait_s and not self._ready():
                 self._changed.wait(wait_s)
@@ -83,6 +88,7 @@ class GuidePreparer:
                 taken.append((request, guide, refusal(request.params, reason) if reason else None))
                 if not reason:
                     self._held.add(request_id)
+            self._changed.notify_all()
             return taken
 
     def _ready(self) -> list[int]:
