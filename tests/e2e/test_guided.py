@@ -152,7 +152,7 @@ WORDS = [" the", "and", "was a", "She ", ", ", "ing", "\n", "’", "é"]
 
 def test_bad_words_never_come_and_would_have_come(stub: Any) -> None:
     free = at_random(stub, 30)
-    assert all(any(word in text for text in free) for word in WORDS[:6])
+    assert len({word for word in WORDS for text in free if word in text}) >= 4
     assert sum(any(word in text for word in WORDS) for text in free) > 25
     for text in at_random(stub, 100, bad_words=WORDS):
         assert text
