@@ -202,7 +202,8 @@ def test_no_repeat_ngram_size(tell: Callable[..., Reply]) -> None:
 
 def test_guided_decoding_guide_and_its_type(tell: Callable[..., Reply]) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
-    guides = {"json_schema": json.dumps(schema), "regex": "(Paris|Rome)!", "ebnf_grammar": 'root ::= "Pa" [a-z] [a-z] "?"'}
+    grammar = 'root ::= "Pa" [a-z] [a-z] "?"'
+    guides = {"json_schema": json.dumps(schema), "regex": "(Paris|Rome)!", "ebnf_grammar": grammar}
     answers = {
         kind: tell(messages=FRANCE, max_tokens=40, guided_decoding_guide_type=kind, guided_decoding_guide=guide)
         for kind, guide in guides.items()
