@@ -23,12 +23,13 @@ from conch.triton.tokenizer_stage import TokenizerStage
 TIMEOUT_S = 30
 _NUMPY: dict[DType, Any] = {
     DType.BYTES: np.object_, DType.BOOL: np.bool_, DType.INT32: np.int32, DType.INT64: np.int64,
-    DType.UINT64: np.uint64, DType.FP32: np.float32,
+    DType.UINT32: np.uint32, DType.UINT64: np.uint64, DType.FP32: np.float32,
 }  # fmt: skip
 # Code in front of an error's text -> Triton's own.
 _TRITON_CODES = {
     "INVALID_ARGUMENT": pb_utils.TritonError.INVALID_ARG, "UNSUPPORTED": pb_utils.TritonError.UNSUPPORTED,
-    "UNAVAILABLE": pb_utils.TritonError.UNAVAILABLE, "CANCELLED": pb_utils.TritonError.CANCELLED,
+    "UNAVAILABLE": pb_utils.TritonError.UNAVAILABLE, "DEADLINE_EXCEEDED": pb_utils.TritonError.UNAVAILABLE,
+    "CANCELLED": pb_utils.TritonError.CANCELLED,
     "INTERNAL": pb_utils.TritonError.INTERNAL,
 }  # fmt: skip
 Values = dict[str, Any]

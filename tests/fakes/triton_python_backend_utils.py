@@ -25,9 +25,9 @@ violations: list[str] = []
 series: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
 observed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
 metrics_on = True
-# Models that a stage can ask: (name, version) -> what answers a request.
-served: dict[tuple[str, int], Callable[[InferenceRequest], InferenceResponse]] = {}
-_DTYPES = (np.bool_, np.int32, np.int64, np.uint64, np.float32, np.object_)
+# Models that a stage can ask: (name, version) -> what answers a request: one response, or a list of a decoupled model.
+served: dict[tuple[str, int], Callable[[InferenceRequest], Any]] = {}
+_DTYPES = (np.bool_, np.int32, np.int64, np.uint32, np.uint64, np.float32, np.object_)
 
 
 class TritonError:
@@ -184,11 +184,18 @@ class InferenceRequest:
             raise RuntimeError("'get_response_sender' function must be called only when the model is decoupled")
         return self._sender
 
-    def exec(self) -> InferenceResponse:
-        """Ask another model: the one that ``served`` holds under its name and version."""
+    def exec(self, *, decoupled: bool = False) -> Any:
+        """Ask another model: the one that ``served`` holds under its name and version. An error loses its code."""
         if self._model not in served:
-            return InferenceResponse(error=TritonError(f"model {self._model} is not ready", TritonError.UNAVAILABLE))
-        return served[self._model](self)
+            error = TritonError(f"model {self._model} is not ready", TritonError.UNAVAILABLE)
+            return [InferenceResponse(error=error)] if decoupled else InferenceResponse(error=error)
+        answer = served[self._model](self)
+        if isinstance(answer, list) != decoupled:
+            raise TritonModelException("decoupled of exec must be that of the model")
+        for response in answer if decoupled else [answer]:
+            if response.has_error():
+                response._error = TritonError(response.error().message(), TritonError.INTERNAL)
+        return answer
 
     def is_cancelled(self) -> bool:
         return self._sender is not None and self._sender.is_cancelled()
