@@ -104,7 +104,8 @@ def _twins() -> list[str]:
         "Some clients send other dtypes or shapes than `ensemble` takes, or cannot read a stream. For them there are",
         "models with the same fields and the same answers. `serving.twins: false` in the spec leaves them out.", "",
         *_table(header, rows), "",
-        f"UINT32 in the models whose names end in `u32`: {', '.join(unsigned)}.", "",
+        f"UINT32 in the models whose names end in `u32`: {', '.join(unsigned)}. Their first step, the model",
+        f"`{contract.UNSIGNED.name}`, makes INT32 of them.", "",
         "`unary_scalar` sends `text_output` alone. The others send what `ensemble` sends.",
     ]  # fmt: skip
 

@@ -19,9 +19,14 @@ from conch.contract import (
     ENSEMBLES,
     STAGES,
     TOKENIZER,
+    UNSIGNED,
     EnsembleContract,
     ModelContract,
+    Rows,
     TensorSpec,
+    ensembles,
+    model_names,
+    stages,
 )
 from conch.repository.models import release_models
 from conch.repository.pbtxt import model_configs, pinned_version
@@ -71,7 +76,7 @@ def expected(tensors: Sequence[TensorSpec]) -> list[tuple[str, str, tuple[int, .
 def test_configs_say_what_the_contract_says(spec_file: Path) -> None:
     spec, found = load_spec(spec_file), parsed(spec_file)
     assert tuple(found) == release_models(spec)
-    contracts: tuple[ModelContract | EnsembleContract, ...] = (*STAGES, *ENSEMBLES)
+    contracts: tuple[ModelContract | EnsembleContract, ...] = (*stages(True), *ensembles(True))
     for contract in contracts:
         config = found[contract.name]
         assert config.name == contract.name
@@ -79,8 +84,11 @@ def test_configs_say_what_the_contract_says(spec_file: Path) -> None:
         assert declared(config.output) == expected(contract.outputs)
         assert [t.optional for t in config.input] == [t.optional for t in contract.inputs]
         assert list(config.version_policy.specific.versions) == [1]
-        assert config.max_batch_size >= spec.serving.max_rows
-    for stage in STAGES:
+        if isinstance(contract, EnsembleContract) and contract.rows is not Rows.MANY:
+            assert config.max_batch_size == 0
+        else:
+            assert config.max_batch_size >= spec.serving.max_rows
+    for stage in stages(True):
         config = found[stage.name]
         assert config.backend == "python"
         assert config.model_transaction_policy.decoupled == stage.decoupled
@@ -92,13 +100,15 @@ def test_configs_say_what_the_contract_says(spec_file: Path) -> None:
 
 
 @each_spec
-@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=lambda ensemble: ensemble.name)
+@pytest.mark.parametrize("ensemble", ensembles(True), ids=lambda ensemble: ensemble.name)
 def test_every_tensor_of_an_ensemble_has_one_producer(spec_file: Path, ensemble: EnsembleContract) -> None:
     config = parsed(spec_file)[ensemble.name]
     steps = config.ensemble_scheduling.step
-    assert [step.model_name for step in steps] == [stage.name for stage in STAGES]
-    types = {t.name: (t.dtype, t.dims) for t in ensemble.inputs}
-    for step, stage in zip(steps, STAGES, strict=True):
+    assert [step.model_name for step in steps] == [stage.name for stage in ensemble.steps]
+    row = (1,) if ensemble.rows is Rows.ONE else ()
+    types = {t.name: (t.dtype, t.dims[len(row) :]) for t in ensemble.inputs}
+    assert all(t.dims[: len(row)] == row for t in ensemble.inputs)
+    for step, stage in zip(steps, ensemble.steps, strict=True):
         inputs, outputs = ({t.name: t for t in tensors} for tensors in (stage.inputs, stage.outputs))
         assert set(step.input_map) == set(inputs), "an input that is not mapped would never arrive"
         assert set(step.output_map) <= set(outputs)
@@ -109,16 +119,26 @@ def test_every_tensor_of_an_ensemble_has_one_producer(spec_file: Path, ensemble:
             types[ensemble_name] = (outputs[name].dtype, outputs[name].dims)
     for tensor in ensemble.outputs:
         assert types[tensor.name] == (tensor.dtype, tensor.dims)
-    # Every control goes from the client through the tokenizer to the engine.
+    # Every control goes from the client through all steps, and past the tokenizer under the engine's names.
     assert set(steps[0].input_map.values()) == {t.name for t in ensemble.inputs}
-    handed_on = {tensor.name for tensor in TOKENIZER.outputs}
-    assert {steps[0].output_map[name] for name in handed_on} == {steps[1].input_map[name] for name in handed_on}
+    for place, stage in enumerate(ensemble.steps[:-1]):
+        if stage in (UNSIGNED, TOKENIZER):
+            handed_on = {tensor.name for tensor in stage.outputs}
+            made, taken = steps[place].output_map, steps[place + 1].input_map
+            assert {made[name] for name in handed_on} == {taken[name] for name in handed_on}
+
+
+def test_twins_can_be_left_out() -> None:
+    spec = load_spec(SPECS[0])
+    without = spec.model_copy(update={"serving": spec.serving.model_copy(update={"twins": False})})
+    expected = {m.name for m in (*STAGES, *ENSEMBLES)}
+    assert set(model_configs(without, 1)) & set(model_names(twins=True)) == expected
 
 
 @each_spec
 def test_a_version_is_pinned_everywhere(spec_file: Path) -> None:
     texts = configs(spec_file, 7)
-    for ensemble in ENSEMBLES:
+    for ensemble in ensembles(True):
         assert pinned_version(texts[ensemble.name]) == 7
     assert all(list(config.version_policy.specific.versions) == [7] for config in parsed(spec_file, 7).values())
 

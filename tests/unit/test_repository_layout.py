@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from small_tokenizers import small_meta, write_tokenizer
 
-from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES, STAGES
+from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES, STAGES, TWIN_STAGES, model_names
 from conch.errors import BuildError
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE, Artifacts, Provenance
 from conch.repository.check import check_repository
@@ -71,7 +71,7 @@ def test_a_release_has_every_model_with_its_files(repository: Path, artifacts: A
     for name in MODEL_NAMES:
         settings = ReleaseSettings.read(repository / name / "1")
         assert settings == ReleaseSettings(spec, settings.limits)
-    for stage in STAGES:
+    for stage in (*STAGES, *TWIN_STAGES):
         source = (ROOT / "python_backends" / stage.name / "model.py").read_bytes()
         assert (repository / stage.name / "1" / "model.py").read_bytes() == source
         assert list((repository / stage.name / "1" / "__pycache__").glob("model.*.pyc")), "not compiled beforehand"
@@ -79,6 +79,21 @@ def test_a_release_has_every_model_with_its_files(repository: Path, artifacts: A
     assert engine_file.read_bytes() == (artifacts.engine_dir / GGUF_FILE).read_bytes()
     assert Manifest.read(repository, 1).provenance == artifacts.provenance
     assert check_repository(repository).version == 1
+
+
+def test_a_release_without_twins(repository: Path, artifacts: Artifacts) -> None:
+    spec = small_spec()
+    without = spec.model_copy(update={"serving": spec.serving.model_copy(update={"twins": False})})
+    write_release(repository, without, artifacts)
+    names = {*model_names(twins=False), ".lock"}
+    assert len(names) < len(MODEL_NAMES)
+    assert {path.name for path in repository.iterdir()} == names
+    assert not check_repository(repository).twins
+    # A later release may have them, and one after that may not: what an earlier one left is not in the way.
+    assert write_release(repository, spec, artifacts).version == 2
+    assert check_repository(repository).twins
+    assert write_release(repository, without, artifacts).version == 1
+    assert not check_repository(repository).twins
 
 
 def test_writing_the_same_again_changes_nothing(repository: Path, artifacts: Artifacts) -> None:
