@@ -27,6 +27,7 @@ def run_child(
     title: str,
     environment: Mapping[str, str],
     so_far: Callable[[], str] = lambda: "",
+    log: Path | None = None,
 ) -> tuple[int, str]:
     """Run a command to its end.
 
@@ -34,12 +35,13 @@ def run_child(
         command: program and arguments.
         progress: is told ``title``, what ``so_far`` returns, and the seconds passed.
         environment: all of the child's environment variables.
+        log: file that its output goes to, so that it can be read while it runs; None: nowhere.
 
     Returns:
         Exit status (negative: the signal that ended it), and all that it printed.
     """
     started_s = time.monotonic()
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() if log is None else log.open("w+b") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(environment)
         )

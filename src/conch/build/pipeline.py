@@ -11,6 +11,9 @@ from conch.build.compile import compile_engine
 from conch.build.disk import disk_errors, require_space
 from conch.build.progress import Progress, format_bytes
 from conch.build.sources import Checkpoint, fetch
+from conch.build.tensorrt_llm import compile_tensorrt_llm
+from conch.build.tensorrt_llm_host import find_workplace
+from conch.build.tensorrt_llm_plan import how_to_build
 from conch.build.tokenizer_files import tokenizer_entry
 from conch.errors import BuildError
 from conch.repository.artifacts import Artifacts, Provenance
@@ -76,6 +79,8 @@ def build_release(spec: ModelSpec, options: BuildOptions, progress: Progress) ->
 
 
 def _make_artifacts(spec: ModelSpec, options: BuildOptions, cache: Cache, progress: Progress) -> Artifacts:
+    settings = spec.engine.tensorrt_llm
+    workplace = None if settings is None else find_workplace(settings, how_to_build(spec))
     progress.hint(f"looking for {spec.source.uri}")
     checkpoint = fetch(spec.source, cache, progress)
     progress.done()
@@ -84,7 +89,10 @@ def _make_artifacts(spec: ModelSpec, options: BuildOptions, cache: Cache, progre
     tokenizer = tokenizer_entry(checkpoint, cache, progress)
     if tokenizer.made:
         progress.say("made the tokenizer files")
-    engine = compile_engine(checkpoint, spec.engine, cache, progress, options.export_python)
+    if workplace is not None:
+        engine = compile_tensorrt_llm(checkpoint, spec.engine, cache, progress, workplace)
+    else:
+        engine = compile_engine(checkpoint, spec.engine, cache, progress, options.export_python)
     if engine.made:
         progress.say(f"compiled for {spec.engine.runtime.value}")
     tools = {"tokenizers": package_version("tokenizers"), **engine.tools}

@@ -11,6 +11,7 @@ from conch.build.compile import find_export_python
 from conch.build.pipeline import BuildOptions
 from conch.build.progress import Progress
 from conch.build.sources import SOURCES, local_path, wheel_key
+from conch.build.tensorrt_llm_plan import TOKENIZER_LINE, engine_files, plan_compile
 from conch.contract import ENGINE, TOKENIZER, TWIN_STAGES, ensembles
 from conch.errors import BuildError
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE, IR_FILE
@@ -34,7 +35,7 @@ def plan_build(spec: ModelSpec, options: BuildOptions) -> list[str]:
     return [
         *plan_fetch(spec, options),
         "",
-        *_compile_lines(spec, options),
+        *(plan_compile(spec) if spec.engine.tensorrt_llm else _compile_lines(spec, options)),
         "",
         *_write_lines(spec, options),
         "",
@@ -71,10 +72,7 @@ def _fetch_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
 
 
 def _compile_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
-    lines = [
-        "compile",
-        f"  make {TOKENIZER_FILE}, {CHAT_TEMPLATE_FILE} if the model has one, {META_FILE}; try them out",
-    ]
+    lines = ["compile", TOKENIZER_LINE]
     if spec.engine.runtime is Runtime.ECHO:
         return [*lines, "  no engine: echo plays the prompt back"]
     if not is_huggingface(spec):
@@ -118,7 +116,9 @@ def release_paths(spec: ModelSpec, version: int) -> list[Path]:
             paths += [folder / CHAT_TEMPLATE_FILE, folder / META_FILE]
         if name == ENGINE.name:
             paths.append(folder / MANIFEST_FILE)
-            if spec.engine.runtime is not Runtime.ECHO:
+            if spec.engine.tensorrt_llm is not None:
+                paths += [folder / ENGINE_DIR / file for file in engine_files(spec.engine.tensorrt_llm)]
+            elif spec.engine.runtime is not Runtime.ECHO:
                 paths.append(folder / ENGINE_DIR / (IR_FILE if is_huggingface(spec) else GGUF_FILE))
     return sorted(paths)
 

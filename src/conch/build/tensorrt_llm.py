@@ -1,0 +1,173 @@
+"""Makes a TensorRT engine: convert or quantize, then trtllm-build, each in a process of its own and kept in the cache.
+
+TensorRT-LLM leaves GPU memory behind in the process that compiled, so nothing of it is imported here. What a step made
+stays in the cache: a build that was killed goes on after the last step that ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from conch.build.cache import Cache, CacheEntry
+from conch.build.children import folder_bytes, last_lines, run_child
+from conch.build.compile import ENGINES, CompiledEngine
+from conch.build.disk import full_disk_error, require_space
+from conch.build.huggingface import CONFIG_FILE, read_json
+from conch.build.progress import Progress, format_bytes
+from conch.build.sources import Checkpoint, Format
+from conch.build.tensorrt_llm_host import Workplace
+from conch.errors import BuildError, RepositoryError
+from conch.spec import Engine
+from conch.spec_trtllm import TensorRtLlm
+from conch.trtllm.commands import TIMING_CACHE, checkpoint_command, container_command, engine_command
+from conch.trtllm.engine_match import check_spec, read_engine, write_build_file
+from conch.trtllm.model_config import check_model
+
+CHECKPOINTS = "tensorrt_llm_checkpoints"
+LOGS = "logs"
+# Bits of a weight after quantization; other weights, and other formats, keep theirs.
+_WEIGHT_BITS = {
+    "fp8": 8, "fp8_pc_pt": 8, "int8_sq": 8, "int8_wo": 8, "int4_awq": 4, "w4a8_awq": 4, "int4_wo": 4, "nvfp4": 4,
+}  # fmt: skip
+
+
+def compile_tensorrt_llm(
+    checkpoint: Checkpoint, engine: Engine, cache: Cache, progress: Progress, workplace: Workplace
+) -> CompiledEngine:
+    """Make the engine of a spec, or find it in the cache. The cache must be locked.
+
+    Args:
+        checkpoint: of a Hugging Face model.
+        engine: section ``engine`` of the spec, of the runtime tensorrtllm.
+        cache, progress: see there.
+        workplace: see find_workplace.
+
+    Raises:
+        BuildError: the model does not fit the spec, a step failed, or what it made is not whole.
+    """
+    settings = engine.tensorrt_llm
+    assert settings is not None
+    if checkpoint.format is not Format.HUGGINGFACE:
+        raise BuildError(
+            "source.uri must be a Hugging Face model for the runtime tensorrtllm, got a GGUF file",
+            mend="Name it as hf://org/name@revision, or its folder",
+        )
+    check_model(read_json(checkpoint.path / CONFIG_FILE), engine, settings)
+    steps = _Steps(checkpoint, engine, settings, cache, progress, workplace)
+    require_gpu_memory(steps.weight_bytes, settings, workplace)
+    entry = steps.engine(steps.converted())
+    tools = {
+        "tensorrt_llm": settings.version, "gpu": workplace.host.gpu_name,
+        "compute_capability": workplace.host.compute_capability,
+    }  # fmt: skip
+    if workplace.container is not None:
+        tools["container"] = workplace.container
+    return CompiledEngine(entry.files_dir, tools, entry.made)
+
+
+def require_gpu_memory(weight_bytes: int, settings: TensorRtLlm, workplace: Workplace) -> None:
+    """Refuse weights that do not even fit the GPUs by themselves.
+
+    Raises:
+        BuildError: names both sizes, and what would help.
+    """
+    if not workplace.host.gpu_memory_mib:
+        return
+    bits = _WEIGHT_BITS.get(settings.quantization.qformat, 16)
+    need_bytes = weight_bytes * bits // 16 // settings.world_size
+    have_bytes = workplace.host.gpu_memory_mib << 20
+    if need_bytes >= have_bytes:
+        raise BuildError(
+            f"each of {settings.world_size} GPUs must hold {format_bytes(need_bytes)} of weights, and has "
+            f"{format_bytes(have_bytes)} in all",
+            mend="Raise engine.tensorrt_llm.tp_size, or choose a smaller quantization.qformat",
+        )
+
+
+class _Steps:
+    """The two steps of one build, run here or in the container, each with a log of its own."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, engine: Engine, settings: TensorRtLlm, cache: Cache, progress: Progress,
+        workplace: Workplace,
+    ) -> None:  # fmt: skip
+        self._checkpoint, self._engine, self._settings = checkpoint, engine, settings
+        self._cache, self._progress, self._workplace = cache, progress, workplace
+        self._key = _key(checkpoint.sha256, settings.version, checkpoint_command(settings, "", "", ""))
+        weights = [name for name in checkpoint.files if name.endswith(".safetensors")]
+        self.weight_bytes = sum((checkpoint.path / name).stat().st_size for name in weights)
+
+    def converted(self) -> CacheEntry:
+        """The checkpoint of TensorRT-LLM's."""
+        source, settings = self._checkpoint, self._settings
+
+        def make(files_dir: Path) -> dict[str, str]:
+            require_space(files_dir, self.weight_bytes)
+            command = checkpoint_command(settings, _path(source.path), _path(files_dir), self._workplace.examples_dir)
+            self._run("checkpoint", command, files_dir, [source.path])
+            for name in (CONFIG_FILE, *(f"rank{rank}.safetensors" for rank in range(settings.world_size))):
+                if not (files_dir / name).is_file():
+                    raise BuildError(f"the checkpoint must hold {name}, and does not: it was not finished")
+            return {"source_sha256": source.sha256, "command": json.dumps(command)}
+
+        return self._cache.get(CHECKPOINTS, self._key, make)
+
+    def engine(self, converted: CacheEntry) -> CacheEntry:
+        """The compiled engine."""
+        settings = self._settings
+
+        def make(files_dir: Path) -> dict[str, str]:
+            require_space(files_dir, sum(entry.size_bytes for entry in converted.files.values()))
+            command = engine_command(self._engine, settings, _path(converted.files_dir), _path(files_dir))
+            self._run("engine", command, files_dir, [converted.files_dir, *map(Path, settings.build.lora_dir)])
+            (files_dir / TIMING_CACHE).unlink(missing_ok=True)
+            write_build_file(files_dir, self._workplace.host)
+            try:
+                check_spec(read_engine(files_dir), settings)
+            except RepositoryError as error:
+                raise BuildError(f"trtllm-build made something else: {error.message}") from None
+            return {"checkpoint": self._key, "command": json.dumps(command)}
+
+        command = engine_command(self._engine, settings, "", "")
+        return self._cache.get(ENGINES, _key(self._key, self._workplace.host.compute_capability, command), make)
+
+    def _run(self, step: str, command: list[str], output_dir: Path, inputs: list[Path]) -> None:
+        """Run one step to its end.
+
+        Raises:
+            BuildError: it failed.
+        """
+        logs = self._cache.root / LOGS
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"tensorrt_llm-{step}.log"
+        if self._workplace.container is not None:
+            folders = [_path(path) for path in (output_dir, *inputs)]
+            command = container_command(command, self._workplace.container, folders, f"{os.getuid()}:{os.getgid()}")
+        self._progress.say(f"{step}: {Path(command[0]).name}; its output goes to {log}")
+        status, output = run_child(
+            command, progress=self._progress, title=f"making the {step}",
+            environment={**os.environ, "TMPDIR": _path(output_dir.parent)}, so_far=_size_of(output_dir), log=log,
+        )  # fmt: skip
+        if status == 0:
+            return
+        if "No space left on device" in output or "Disk quota exceeded" in output:
+            raise full_disk_error(output_dir, None)
+        if status in (-9, 137):
+            raise BuildError(f"the {step} was killed, most likely because memory ran out", mend=f"See {log}")
+        raise BuildError(f"the {step} could not be made (status {status}): {last_lines(output)}", mend=f"See {log}")
+
+
+def _size_of(folder: Path) -> Callable[[], str]:
+    return lambda: f", {format_bytes(folder_bytes(folder))} so far"
+
+
+def _path(path: Path) -> str:
+    return str(path.resolve())
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

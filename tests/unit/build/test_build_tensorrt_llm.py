@@ -1,0 +1,236 @@
+"""A build with TensorRT-LLM, but for TensorRT-LLM: real processes, files, cache and repository.
+
+No GPU is at hand, so two programs stand in for what is not here: ``nvidia-smi``, which says what GPUs there are, and
+``docker``, which takes the container's arguments and writes the files that TensorRT-LLM would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_index import ROOT
+from small_models import small_metadata, write_small_huggingface
+
+from conch.build.gguf import GgufHeader
+from conch.build.gguf_tokenizer import convert_gguf_tokenizer
+from conch.build.pipeline import BuildOptions
+from conch.build.plan import plan_build
+from conch.build.tensorrt_llm_plan import engine_files
+from conch.spec import load_spec
+from conch.trtllm.engine_match import read_engine
+
+GOLDEN = Path(__file__).parent / "golden" / "tensorrt_llm"
+SPECS = [path for path in sorted((ROOT / "build_scripts/specs").glob("*.yaml")) if load_spec(path).engine.tensorrt_llm]
+WRITE_VARIABLE = "CONCH_WRITE_GOLDEN"
+TIMEOUT_S = 120
+NVIDIA_SMI = """#!/bin/sh
+[ -n "$SMALL_GPUS" ] || { echo "couldn't communicate with the NVIDIA driver" >&2; exit 9; }
+printf "$SMALL_GPUS"
+"""
+DOCKER = """#!{python}
+import json, os, pathlib, sys
+words = sys.argv[1:]
+assert words[0] == "run"
+image = next(i for i, word in enumerate(words) if "tritonserver:" in word)
+seen = [words[i + 1].split(":")[0] for i, word in enumerate(words[:image]) if word == "--volume"]
+command = words[image + 1:]
+flags = {{command[i][2:]: command[i + 1] for i in range(len(command) - 1) if command[i].startswith("--")}}
+output, step = pathlib.Path(flags["output_dir"]), pathlib.Path(command[0]).name
+source = pathlib.Path(flags.get("model_dir") or flags["checkpoint_dir"])
+assert {{str(output), str(source)}} <= set(seen), "a folder that the container does not see"
+assert (source / "config.json").is_file()
+pathlib.Path(os.environ["SMALL_LOG"]).open("a").write(" ".join(command) + "\\n")
+print("standing in for", step, flush=True)
+if os.environ.get("SMALL_FAILS") == step:
+    print("RuntimeError: out of memory", file=sys.stderr)
+    sys.exit(1)
+if step == "python3":
+    tp_size, pp_size = int(flags["tp_size"]), int(flags["pp_size"])
+    mapping = {{"world_size": tp_size * pp_size, "tp_size": tp_size, "pp_size": pp_size}}
+    (output / "config.json").write_text(json.dumps({{"architecture": "x", "mapping": mapping}}))
+    for rank in range(tp_size * pp_size):
+        (output / f"rank{{rank}}.safetensors").write_bytes(b"weights")
+else:
+    config = json.loads((source / "config.json").read_text())
+    version = os.environ.get("SMALL_VERSION", "1.2.1")
+    (output / "config.json").write_text(json.dumps({{"version": version, "pretrained_config": config}}))
+    (output / "model.cache").write_bytes(b"timings")
+    for rank in range(config["mapping"]["world_size"] - int(os.environ.get("SMALL_MISSING", "0"))):
+        (output / f"rank{{rank}}.engine").write_bytes(b"engine")
+"""
+Run = Callable[..., tuple[int, str, str]]
+
+
+class Place:
+    """A folder with a model, a spec, and programs that stand in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.programs = folder / "programs"
+        self.programs.mkdir(parents=True)
+        tokenizer = convert_gguf_tokenizer(GgufHeader(small_metadata(), {})).tokenizer
+        write_small_huggingface(folder / "model", tokenizer.to_str())
+        self.change_config(
+            architectures=["LlamaForCausalLM"], num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2
+        )
+        self.install("nvidia-smi", NVIDIA_SMI)
+        self.install("docker", DOCKER.format(python=sys.executable))
+        self.environment = {
+            "PATH": f"{self.programs}:/usr/bin:/bin", "SMALL_GPUS": "NVIDIA L4, 8.9, 23034\\nNVIDIA L4, 8.9, 23034\\n",
+            "SMALL_LOG": str(folder / "commands.txt"),
+        }  # fmt: skip
+
+    def change_config(self, **values: Any) -> None:
+        path = self.folder / "model/config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    def install(self, name: str, text: str) -> None:
+        (self.programs / name).write_text(text)
+        (self.programs / name).chmod(0o755)
+
+    def build(self, section: dict[str, Any] | None = None, /, **environment: str) -> tuple[int, str, str]:
+        engine = {
+            "runtime": "tensorrtllm", "max_seq_len": 128,
+            "tensorrt_llm": {"architecture": "LlamaForCausalLM", "tp_size": 2, **(section or {})},
+        }  # fmt: skip
+        spec = {"name": "small", "source": {"uri": "model"}, "engine": engine}
+        (self.folder / "small.yaml").write_text(yaml.safe_dump(spec))
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "build_scripts/build.py"), "--spec", "small.yaml", "--repository", "repository",
+             "--cache", "cache"],
+            cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, timeout=TIMEOUT_S,
+            check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    @property
+    def commands(self) -> list[str]:
+        path = self.folder / "commands.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "place")
+
+
+def refusal(place: Place, section: dict[str, Any] | None = None, /, **environment: str) -> str:
+    status, _, errors = place.build(section, **environment)
+    assert status == 1
+    assert "Traceback" not in errors
+    assert not list(place.folder.rglob("*.staging-*"))
+    assert not (place.folder / "repository/ensemble").exists()
+    return errors
+
+
+def test_from_a_checkpoint_to_a_repository(place: Place) -> None:
+    status, _, errors = place.build()
+    assert (status, errors) == (0, "")
+    convert, build = place.commands
+    assert convert.startswith("python3 /app/examples/models/core/llama/convert_checkpoint.py --model_dir ")
+    assert build.startswith("trtllm-build --checkpoint_dir ")
+    engine_dir = place.folder / "repository/llama_engine/1/engine"
+    assert sorted(path.name for path in engine_dir.iterdir()) == sorted(
+        ["config.json", "conch_build.json", "rank0.engine", "rank1.engine"]
+    )
+    found = read_engine(engine_dir)
+    assert (found.tensorrt_llm, found.tp_size, found.compute_capability) == ("1.2.1", 2, "8.9")
+    assert (place.folder / "repository/tensorrt_llm/config.pbtxt").is_file()
+    assert (place.folder / "repository/tensorrt_llm/1/release.json").is_file()
+    manifest = json.loads((place.folder / "repository/llama_engine/1/manifest.json").read_text())
+    tools = manifest["provenance"]["tools"]
+    assert tools["tensorrt_llm"] == "1.2.1"
+    assert tools["gpu"] == "NVIDIA L4"
+    assert tools["container"].endswith("26.07-trtllm-python-py3")
+    assert "standing in for trtllm-build" in (place.folder / "cache/logs/tensorrt_llm-engine.log").read_text()
+    spec = load_spec(place.folder / "small.yaml")
+    assert spec.engine.tensorrt_llm is not None
+    assert set(engine_files(spec.engine.tensorrt_llm)) == {path.name for path in engine_dir.iterdir()}
+    assert place.build()[0] == 0
+    assert len(place.commands) == 2, "everything was there"
+
+
+def test_a_build_goes_on_after_the_step_that_failed(place: Place) -> None:
+    errors = refusal(place, SMALL_FAILS="trtllm-build")
+    assert "the engine could not be made (status 1)" in errors
+    assert "out of memory" in errors
+    assert "tensorrt_llm-engine.log" in errors
+    assert place.build()[0] == 0
+    assert [command.split()[0] for command in place.commands] == ["python3", "trtllm-build", "trtllm-build"]
+
+
+def test_quantization_takes_the_other_script(place: Place) -> None:
+    assert place.build({"quantization": {"qformat": "fp8", "kv_cache_dtype": "fp8"}})[0] == 0
+    assert place.commands[0].startswith("python3 /app/examples/quantization/quantize.py ")
+    assert " --qformat fp8 --kv_cache_dtype fp8 " in place.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"SMALL_GPUS": ""}, "needs an NVIDIA GPU, and nvidia-smi says: couldn't communicate with the NVIDIA driver"),
+        ({"SMALL_GPUS": "A, 8.0, 1\\nB, 9.0, 1\\n"}, "the GPUs must be of one kind, got A (8.0), B (9.0)"),
+        ({"SMALL_GPUS": "A, [N/A], x\\n"}, "nvidia-smi said what is not understood"),
+        ({"NVIDIA_TRITON_SERVER_VERSION": "25.08"}, "this container (25.08) has none in this Python; its tag carries"),
+        ({"SMALL_VERSION": "1.1.0"}, "compiled for TensorRT-LLM 1.1.0, and the spec has 1.2.1"),
+        ({"SMALL_MISSING": "1"}, "rank1.engine is missing or empty"),
+    ],
+)
+def test_a_machine_that_cannot_build_is_refused(place: Place, environment: dict[str, str], message: str) -> None:
+    assert message in refusal(place, **environment)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"compute_capability": "9.0"}, "compute_capability is 9.0, and this machine has 8.9 (NVIDIA L4)"),
+        ({"quantization": {"qformat": "nvfp4"}}, "needs a GPU of compute capability 10.0 or more, got 8.9"),
+        ({"build": {"workers": 3}}, "workers must be at most 2, the GPUs, got 3"),
+        ({"tp_size": 3}, "tp_size must divide the model's 4 heads, got 3"),
+        ({"architecture": "Qwen2ForCausalLM"}, "must be the model's, LlamaForCausalLM, got Qwen2ForCausalLM"),
+    ],
+)
+def test_a_spec_that_does_not_fit_is_refused(place: Place, section: dict[str, Any], message: str) -> None:
+    assert message in refusal(place, section)
+
+
+def test_without_gpu_or_docker_it_says_what_to_run(place: Place) -> None:
+    for name, message in (("nvidia-smi", "nvidia-smi is not here"), ("docker", "Docker, to run its container, is not")):
+        (place.programs / name).unlink()
+        place.environment["PATH"] = str(place.programs)
+        errors = refusal(place)
+        assert message in errors
+        assert "docker run --rm --gpus all" in errors
+        assert "trtllm-build --checkpoint_dir" in errors
+    assert place.commands == []
+
+
+def test_a_shard_that_is_missing_is_refused(place: Place) -> None:
+    index = {"weight_map": {"w": "model.safetensors", "v": "model-00002-of-00002.safetensors"}}
+    (place.folder / "model/model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model-00002-of-00002.safetensors is missing" in refusal(place)
+
+
+def test_an_encoder_is_refused(place: Place) -> None:
+    place.change_config(architectures=["BertForMaskedLM"])
+    assert "must be one of LlamaForCausalLM" in refusal(place)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_plan_of_every_shipped_spec_is_golden(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(plan_build(load_spec(path), BuildOptions())) + "\n"
+    golden = GOLDEN / f"{path.stem}.txt"
+    if os.environ.get(WRITE_VARIABLE):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, encoding="utf-8")
+        pytest.skip("written, not compared")
+    assert text == golden.read_text(encoding="utf-8")
