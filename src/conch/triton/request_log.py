@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from conch.contract import ENGINE
+from conch.contract import ENGINE, STREAM
 from conch.spec import LogFormat
 from conch.text.token_bytes import TokenBytes
 from conch.triton.tally import CallRecord, RowRecord
@@ -59,7 +59,7 @@ class RequestLog:
             "model": self._model,
             "version": self._version,
             "rows": len(call.rows),
-            "stream": call.rows[0].params.stream,
+            STREAM.name: call.rows[0].params.stream,
             "prompt_tokens": sum(r.row.input_tokens for r in rows),
             "output_tokens": sum(r.output_tokens for r in rows),
             "finish": ",".join(_reasons(rows)),
