@@ -8,14 +8,19 @@ A test checks that the page is what this script writes.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from conch import contract
 from conch.contract import Control, EnsembleContract, ModelContract, TensorSpec
+from conch.spec import Runtime
+from conch.support import REFUSED
 
-TARGET = Path(__file__).resolve().parents[1] / "docs" / "contract.md"
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "contract.md"
+FIELD_TESTS = ROOT / "tests" / "e2e" / "test_fields.py"
 
 _HEAD = """\
 <!-- Written by build_scripts/write_contract_docs.py from src/conch/contract.py. -->
@@ -30,6 +35,7 @@ optional. One out of its range, or one that this release cannot honour, is an er
 ignored. A field that nobody knows is an error too.
 """
 
+_HONOURED = {Runtime.OPENVINO: "yes", Runtime.ECHO: "yes", Runtime.TENSORRTLLM: "handed on; never run"}
 _PUBLIC_NAMES = {*(c.name for c in contract.CONTROLS), *contract.ALIASES}
 _ENGINE_NAMES = {c.engine_name for c in contract.CONTROLS}
 _CONTROL_NAMES = _PUBLIC_NAMES | _ENGINE_NAMES
@@ -69,6 +75,37 @@ def _controls() -> list[str]:
     aliases = [f"`{alias}` is `{control.name}`" for alias, control in contract.ALIASES.items()]
     return [
         *_table(header, rows), "", f"Other names: {'; '.join(aliases)}. Send one of the two, not both."
+    ]  # fmt: skip
+
+
+def _field_test(control: Control, names: Sequence[str]) -> str:
+    """The test on the real server that has the control's name in its own.
+
+    Raises:
+        LookupError: there is none, so the table would claim what nobody checked.
+    """
+    parts = re.compile(rf"test_(.*_)?{control.name}(_and_.*|_.*_and_.*)?")
+    exact = f"test_{control.name}"
+    found = exact if exact in names else next((n for n in names if parts.fullmatch(n)), None)
+    if found is None:
+        raise LookupError(f"{FIELD_TESTS.name} has no test of {control.name}")
+    return found
+
+
+def _support() -> list[str]:
+    """What each runtime does with each control, and which test shows it."""
+    names = re.findall(r"^def (test_\w+)", FIELD_TESTS.read_text(encoding="utf-8"), re.MULTILINE)
+    runtimes = list(REFUSED)
+    rows = []
+    for c in contract.CONTROLS:
+        cells = (f"refused: {REFUSED[r][c]}" if c in REFUSED[r] else _HONOURED[r] for r in runtimes)
+        rows.append([f"`{c.name}`", *cells, f"`{_field_test(c, names)}`"])
+    return [
+        "", "### What each runtime does with them", "",
+        "A control that is refused is an error with its name. The echo engine has no model: controls of the sampling",
+        "are checked and have no effect there. The tests are those of `tests/e2e/test_fields.py`; they run on the openvino",
+        "runtime, and the refusals of echo on echo.", "",
+        *_table(("control", *(r.value for r in runtimes), "checked by"), rows),
     ]  # fmt: skip
 
 
@@ -120,7 +157,7 @@ def _outputs(ensemble: EnsembleContract) -> str:
 
 def render() -> str:
     """The page."""
-    lines = [_HEAD, "## Controls", "", *_controls(), "", "## Models"]
+    lines = [_HEAD, "## Controls", "", *_controls(), *_support(), "", "## Models"]
     for ensemble in contract.ENSEMBLES:
         lines += _model(ensemble)
     for stage in contract.STAGES:

@@ -1,6 +1,7 @@
 """Every control of a request on the real server: its effect is there, or it is refused by name.
 
-One test for each control, named after it; tests/unit/test_contract.py checks that none is missing.
+A test for each control, with the control's name in its own; build_scripts/write_contract_docs.py puts that into the
+page of the contract, and fails where one is missing.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ PENALTIES = [{"repetition_penalty": 1.8}, {"presence_penalty": 2.0}, {"frequency
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_repetition_presence_and_frequency_penalty(tell: Callable[..., Reply], penalty: dict[str, float]) -> None:
+def test_repetition_penalty_presence_penalty_and_frequency_penalty(tell: Callable[..., Reply], penalty: dict[str, float]) -> None:
     again = {"text_input": "one two one two one two one two one two", "max_tokens": 40, **FREE, **IDS}
     plain, penalized = (Counter(tokens(tell(**again, **controls))) for controls in ({}, penalty))
     assert max(plain.values()) > 4, "without a penalty it repeats itself"
@@ -200,7 +201,7 @@ def test_no_repeat_ngram_size(tell: Callable[..., Reply]) -> None:
     assert "no_repeat_ngram_size needs beam_width > 1, got 2" in tell(no_repeat_ngram_size=2).error
 
 
-def test_guided_decoding_guide_and_its_type(tell: Callable[..., Reply]) -> None:
+def test_guided_decoding_guide_and_guided_decoding_guide_type(tell: Callable[..., Reply]) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
     grammar = 'root ::= "Pa" [a-z] [a-z] "?"'
     guides = {"json_schema": json.dumps(schema), "regex": "(Paris|Rome)!", "ebnf_grammar": grammar}
@@ -300,7 +301,7 @@ def test_timeout_ms(tell: Callable[..., Reply]) -> None:
     assert not tell(max_tokens=4, timeout_ms=60_000).error
 
 
-def test_return_num_input_tokens_and_num_output_tokens(tell: Callable[..., Reply]) -> None:
+def test_return_num_input_tokens_and_return_num_output_tokens(tell: Callable[..., Reply]) -> None:
     for stream in (False, True):
         asked = {"max_tokens": 9, "stream": stream, **FREE}
         reply = tell(return_num_input_tokens=True, return_num_output_tokens=True, **asked)
@@ -356,7 +357,7 @@ def test_return_perf_metrics(tell: Callable[..., Reply]) -> None:
 
 
 @pytest.mark.parametrize("name", ["return_context_logits", "return_generation_logits"])
-def test_return_context_logits_and_generation_logits(tell: Callable[..., Reply], name: str) -> None:
+def test_return_context_logits_and_return_generation_logits(tell: Callable[..., Reply], name: str) -> None:
     refusal = f"UNSUPPORTED: {name} is not supported by the runtime openvino: it gives no logits out"
     assert refusal in tell(**{name: True}).error
     assert not tell(max_tokens=2, **{name: False}).error
