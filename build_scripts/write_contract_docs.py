@@ -103,8 +103,8 @@ def _support() -> list[str]:
     return [
         "", "### What each runtime does with them", "",
         "A control that is refused is an error with its name. The echo engine has no model: controls of the sampling",
-        "are checked and have no effect there. The tests are those of `tests/e2e/test_fields.py`; they run on the openvino",
-        "runtime, and the refusals of echo on echo.", "",
+        "are checked and have no effect there. The tests are those of `tests/e2e/test_fields.py`; they run on the",
+        "openvino runtime, and the refusals of echo on echo.", "",
         *_table(("control", *(r.value for r in runtimes), "checked by"), rows),
     ]  # fmt: skip
 

@@ -96,7 +96,9 @@ PENALTIES = [{"repetition_penalty": 1.8}, {"presence_penalty": 2.0}, {"frequency
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_repetition_penalty_presence_penalty_and_frequency_penalty(tell: Callable[..., Reply], penalty: dict[str, float]) -> None:
+def test_repetition_penalty_presence_penalty_and_frequency_penalty(
+    tell: Callable[..., Reply], penalty: dict[str, float]
+) -> None:
     again = {"text_input": "one two one two one two one two one two", "max_tokens": 40, **FREE, **IDS}
     plain, penalized = (Counter(tokens(tell(**again, **controls))) for controls in ({}, penalty))
     assert max(plain.values()) > 4, "without a penalty it repeats itself"
