@@ -190,15 +190,18 @@ class InferenceRequest:
             error = TritonError(f"model {self._model} is not ready", TritonError.UNAVAILABLE)
             return [InferenceResponse(error=error)] if decoupled else InferenceResponse(error=error)
         answer = served[self._model](self)
-        if isinstance(answer, list) != decoupled:
+        if isinstance(answer, InferenceResponse) == decoupled:
             raise TritonModelException("decoupled of exec must be that of the model")
-        for response in answer if decoupled else [answer]:
-            if response.has_error():
-                response._error = TritonError(response.error().message(), TritonError.INTERNAL)
-        return answer
+        return map(_without_code, answer) if decoupled else _without_code(answer)
 
     def is_cancelled(self) -> bool:
         return self._sender is not None and self._sender.is_cancelled()
+
+
+def _without_code(response: InferenceResponse) -> InferenceResponse:
+    if response.has_error():
+        response._error = TritonError(response.error().message(), TritonError.INTERNAL)
+    return response
 
 
 class MetricKind:

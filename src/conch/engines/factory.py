@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from conch.engines.base import Engine, TokenSink
@@ -13,20 +14,23 @@ from conch.spec import Engine as EngineSpec
 from conch.spec import ModelSpec, Runtime
 
 
-def create_engine(spec: ModelSpec, engine_dir: Path, sink: TokenSink) -> RequestQueue:
+def create_engine(
+    spec: ModelSpec, engine_dir: Path, sink: TokenSink, make: Callable[[TokenSink], Engine] | None = None
+) -> RequestQueue:
     """Start the engine that ``spec.engine.runtime`` names, with a line in front of it.
 
     Args:
         spec: of the release.
         engine_dir: compiled engine.
         sink: where tokens go.
+        make: makes an engine that this room does not know, over its sink; None: there is none.
 
     Raises:
         RepositoryError: the engine cannot be loaded.
     """
     serving = spec.serving
     queue = RequestQueue(spec.engine.max_batch_size, serving.max_queue_size, serving.queue_timeout_ms / 1000, sink)
-    queue.engine = _bare_engine(spec.engine, engine_dir, queue)
+    queue.engine = make(queue) if make is not None else _bare_engine(spec.engine, engine_dir, queue)
     return queue
 
 

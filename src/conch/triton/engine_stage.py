@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from conch.text.token_bytes import TokenBytes
 from conch.triton import codec
 from conch.triton.answers import Answer, Call, Row, nothing
 from conch.triton.guard import as_conch_error
+from conch.triton.model_engine import ModelEngine
 from conch.triton.outbox import Outbox
 from conch.triton.reporter import Reporter
 from conch.triton.request_log import RequestLog
@@ -62,7 +64,10 @@ class EngineStage:
         self._reporter = Reporter(settings.spec.name, self._version, log, keep_tokens=self._log_prompts)
         self._outbox = Outbox(serving.max_responses_per_step, self._detokenizer_answers, self._reporter)
         self._request_ids = itertools.count(1)
-        self._engine = create_engine(settings.spec, folder / ENGINE_DIR, self._outbox)
+        # Triton's C++ backend is a model of its own, which this stage asks.
+        is_model = settings.spec.engine.tensorrt_llm is not None
+        make = partial(ModelEngine, settings.spec, self._version) if is_model else None
+        self._engine = create_engine(settings.spec, folder / ENGINE_DIR, self._outbox, make)
         self._outbox.start(self._engine)
         self._reporter.start(lambda: self._engine.load)
 
