@@ -364,6 +364,38 @@ def test_the_command_refuses_in_a_line(
     assert message in capsys.readouterr().err
 
 
+SPECS = Path(__file__).resolve().parents[2] / "build_scripts" / "specs"
+
+
+@pytest.mark.parametrize(
+    ("spec", "config", "gpu"),
+    [
+        ("llama2-70b-fp16-tp4", "Llama-2-70B", "A100-80GB"),
+        ("llama3.1-8b-fp8-h100", "Llama-3.1-8B", "H100-80GB"),
+        ("llama3.1-8b-int4-awq-l4", "Llama-3.1-8B", "L4"),
+        ("qwen2.5-7b-sq-a100", "Qwen2.5-7B", "A100-40GB"),
+    ],
+)
+def test_the_shipped_specs_fit_the_gpus_that_they_name(
+    tmp_path: Path, spec: str, config: str, gpu: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[config]))
+    arguments = ["--config", str(tmp_path), "--spec", str(SPECS / f"{spec}.yaml"), "--json"]
+    assert main([*arguments, "--gpu", gpu]) == 0
+    assert json.loads(capsys.readouterr().out)["full_sequences"] >= 1
+    assert main([*arguments, "--gpu", "B200"]) == 1
+    assert "gpu must have the spec's compute capability" in capsys.readouterr().err
+
+
+def test_what_is_given_goes_before_the_spec(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", str(config_file), "--spec", str(SPECS / "llama2-70b-fp16-tp4.yaml"), "--json"]
+    main([*arguments, "--gpu", "A100-80GB", "--tp-size", "8", "--kv-cache-type", "int8"])
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["gpus"], plan["kv_bytes_per_token"], plan["max_seq_len"]) == (8, 327_680 // 2, 4096)
+    assert main([*arguments[:3], str(SPECS / "smollm2-135m.yaml"), "--gpu", "L4"]) == 1
+    assert "spec must have the runtime tensorrtllm, got openvino" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{", b"[" * 100_000])
 def test_a_config_that_cannot_be_read_is_refused(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from conch.command_line import run
 from conch.errors import InvalidArgumentError
 from conch.memory_plan.architecture import Architecture, read_architecture
 from conch.memory_plan.deployment import Deployment, Dtype, KvCacheType, Quantization
+from conch.memory_plan.from_spec import deployment_of, dtype_of
 from conch.memory_plan.gpus import GIB, Gpu, find_gpu, known_gpus
 from conch.memory_plan.planner import Verdict, plan_memory
 from conch.memory_plan.remedies import remedies
 from conch.memory_plan.report import as_json, as_text
+from conch.spec import load_spec
 
 EXIT_DOES_NOT_FIT = 3
 _AUTO = "auto"
@@ -46,18 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="config.json of a Hugging Face model, or its folder")
     parser.add_argument("--gpu", required=True, help=", ".join(gpu.name for gpu in known_gpus()))
     parser.add_argument("--gpu-memory-gib", type=float, help="memory of each GPU, if it is not that of the card")
-    parser.add_argument("--dtype", choices=[_AUTO, *(d.value for d in Dtype)], default=_AUTO,
-                        help="auto: that of the checkpoint, float32 as float16")  # fmt: skip
-    parser.add_argument("--quantization", choices=[q.value for q in Quantization], default=_DEFAULTS.quantization.value)
-    parser.add_argument("--kv-cache-type", choices=[k.value for k in KvCacheType],
-                        default=_DEFAULTS.kv_cache_type.value)  # fmt: skip
+    parser.add_argument("--spec", type=Path, help="a spec to take the settings from; options go before it")
+    parser.add_argument("--dtype", choices=[_AUTO, *(d.value for d in Dtype)],
+                        help="auto (the default): that of the checkpoint, float32 as float16")  # fmt: skip
+    parser.add_argument("--quantization", choices=[q.value for q in Quantization])
+    parser.add_argument("--kv-cache-type", choices=[k.value for k in KvCacheType])
     for name, meaning in _NUMBERS.items():
         default = getattr(_DEFAULTS, name)
         shown = f"{meaning} (default: {default})" if default else meaning
-        parser.add_argument("--" + name.replace("_", "-"), type=_number, default=default, metavar="N", help=shown)
+        parser.add_argument("--" + name.replace("_", "-"), type=_number, metavar="N", help=shown)
     parser.add_argument("--kv-cache-free-gpu-mem-fraction", type=float, metavar="X",
-                        default=_DEFAULTS.kv_cache_free_gpu_mem_fraction,
-                        help="part of the free memory that becomes KV cache (default: %(default)s)")  # fmt: skip
+                        help="part of the free memory that becomes KV cache "
+                        f"(default: {_DEFAULTS.kv_cache_free_gpu_mem_fraction})")  # fmt: skip
     parser.add_argument("--use-parallel-embedding", action="store_true", help="the embedding table is split, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -70,8 +74,8 @@ def _number(text: str) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    model = read_architecture(options.config)
-    plan = plan_memory(model, _deployment(options, model), _gpu(options))
+    model, gpu = read_architecture(options.config), _gpu(options)
+    plan = plan_memory(model, _deployment(options, model, gpu), gpu)
     found = remedies(plan)
     print(as_json(plan, found) if options.json else as_text(plan, found), end="")
     return EXIT_DOES_NOT_FIT if plan.verdict is Verdict.DOES_NOT_FIT else 0
@@ -87,17 +91,16 @@ def _gpu(options: argparse.Namespace) -> Gpu:
     return gpu.with_memory(int(gib * GIB))
 
 
-def _deployment(options: argparse.Namespace, model: Architecture) -> Deployment:
-    return Deployment(
-        dtype=_dtype(options.dtype, model), quantization=Quantization(options.quantization),
-        kv_cache_type=KvCacheType(options.kv_cache_type),
-        kv_cache_free_gpu_mem_fraction=options.kv_cache_free_gpu_mem_fraction,
-        use_parallel_embedding=options.use_parallel_embedding,
-        **{name: getattr(options, name) for name in _NUMBERS},
-    )  # fmt: skip
-
-
-def _dtype(name: str, model: Architecture) -> Dtype:
-    if name != _AUTO:
-        return Dtype(name)
-    return Dtype.BFLOAT16 if model.dtype == Dtype.BFLOAT16.value else Dtype.FLOAT16
+def _deployment(options: argparse.Namespace, model: Architecture, gpu: Gpu) -> Deployment:
+    base = Deployment(dtype=dtype_of(model))
+    if options.spec is not None:
+        base = deployment_of(load_spec(options.spec), model, gpu)
+    given: dict[str, Any] = {name: getattr(options, name) for name in (*_NUMBERS, "kv_cache_free_gpu_mem_fraction")}
+    if options.dtype is not None:
+        given["dtype"] = dtype_of(model) if options.dtype == _AUTO else Dtype(options.dtype)
+    if options.quantization is not None:
+        given["quantization"] = Quantization(options.quantization)
+    if options.kv_cache_type is not None:
+        given["kv_cache_type"] = KvCacheType(options.kv_cache_type)
+    given["use_parallel_embedding"] = options.use_parallel_embedding or None
+    return replace(base, **{name: value for name, value in given.items() if value is not None})

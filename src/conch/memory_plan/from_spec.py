@@ -1,0 +1,49 @@
+"""What a spec for TensorRT-LLM means to the planner."""
+
+from __future__ import annotations
+
+from conch.errors import InvalidArgumentError, UnsupportedError
+from conch.memory_plan.architecture import Architecture
+from conch.memory_plan.deployment import Deployment, Dtype, KvCacheType, Quantization
+from conch.memory_plan.gpus import Gpu
+from conch.spec import ModelSpec
+
+# qformat of the spec -> what the weights take
+_QFORMATS = {
+    "full_prec": Quantization.NONE, "fp8": Quantization.FP8, "fp8_pc_pt": Quantization.FP8,
+    "nvfp4": Quantization.NVFP4, "int8_sq": Quantization.INT8, "int8_wo": Quantization.INT8,
+    "int4_awq": Quantization.INT4_AWQ, "w4a8_awq": Quantization.INT4_AWQ, "int4_wo": Quantization.INT4_AWQ,
+}  # fmt: skip
+
+
+def dtype_of(model: Architecture) -> Dtype:
+    """The dtype that TensorRT-LLM's ``auto`` chooses: the checkpoint's, and float16 for float32."""
+    return Dtype.BFLOAT16 if model.dtype == Dtype.BFLOAT16.value else Dtype.FLOAT16
+
+
+def deployment_of(spec: ModelSpec, model: Architecture, gpu: Gpu) -> Deployment:
+    """The deployment that a spec asks for.
+
+    Raises:
+        UnsupportedError: the spec is not for TensorRT-LLM.
+        InvalidArgumentError: it is compiled for another kind of GPU.
+    """
+    engine, settings = spec.engine, spec.engine.tensorrt_llm
+    if settings is None:
+        raise UnsupportedError(f"spec must have the runtime tensorrtllm, got {engine.runtime.value}")
+    capability = "{}.{}".format(*gpu.compute_capability)
+    if settings.compute_capability not in (None, capability):
+        raise InvalidArgumentError(
+            f"gpu must have the spec's compute capability {settings.compute_capability}, got {gpu.name} with "
+            f"{capability}"
+        )
+    quantization = settings.quantization
+    return Deployment(
+        dtype=dtype_of(model) if settings.dtype == "auto" else Dtype(settings.dtype),
+        quantization=_QFORMATS[quantization.qformat], group_size=quantization.awq_block_size,
+        kv_cache_type=KvCacheType(quantization.kv_cache_dtype or "auto"), tp_size=settings.tp_size,
+        pp_size=settings.pp_size, max_batch_size=engine.max_batch_size, max_input_len=engine.max_input_len or 0,
+        max_seq_len=engine.max_seq_len or 0, max_num_tokens=engine.max_num_tokens,
+        max_beam_width=settings.build.max_beam_width, tokens_per_block=settings.plugin_config.tokens_per_block,
+        kv_cache_free_gpu_mem_fraction=settings.backend.kv_cache_free_gpu_mem_fraction,
+    )  # fmt: skip
