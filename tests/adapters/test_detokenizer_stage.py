@@ -57,5 +57,5 @@ def test_a_bad_request_leaves_its_batch_alone(stages: Stages, bad: int) -> None:
     refused = Refused("INVALID_ARGUMENT", f"token ids must be in [0, 259), got {bad}")
     texts = stages.detokenize(good, output([*ids_of("x"), bad], finish_reason=b"stop"), good, {}, good)
     assert texts[:3] == [["ok"], refused, ["ok"]]
-    assert texts[3].code == "INTERNAL"
+    assert texts[3].code == "INVALID_ARGUMENT"
     assert texts[4] == ["ok"]

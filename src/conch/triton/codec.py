@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from conch.contract import ALIASES, CONTROLS, PIPELINE, TRITON_PARAMETERS, DType, TensorSpec
+from conch.contract import ALIASES, CONTROLS, PIPELINE, TRITON_PARAMETERS, DType, ModelContract, TensorSpec
 from conch.errors import Code, ConchError, InvalidArgumentError
 
 _NUMPY: dict[DType, Any] = {
@@ -33,9 +33,22 @@ _RENAMED = {**PIPELINE.renames, **{new: name for name, new in PIPELINE.renames.i
 Arrays = dict[str, NDArray[Any]]
 
 
-def read_arrays(request: pb_utils.InferenceRequest) -> Arrays:
-    """Every input of a request: name -> array with the batch dimension in front."""
-    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+def read_arrays(request: pb_utils.InferenceRequest, model: ModelContract | None = None) -> Arrays:
+    """Every input of a request: name -> array with the batch dimension in front.
+
+    Args:
+        request: from Triton.
+        model: whose inputs must be there. Triton 2.51 lets a request pass that lacks one which is not optional, if
+            others of the model are.
+
+    Raises:
+        InvalidArgumentError: names the input that is missing.
+    """
+    arrays: Arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    for spec in model.inputs if model is not None else ():
+        if not spec.optional and spec.name not in arrays:
+            raise InvalidArgumentError(f"{spec.name} must be given, and is missing")
+    return arrays
 
 
 def tensor(spec: TensorSpec, value: Any, dims: Sequence[int]) -> pb_utils.Tensor:

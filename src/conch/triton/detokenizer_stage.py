@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from conch.contract import CONTEXT_IDS, FINISH_REASON, OUTPUT_IDS, RECEIPT, SEQUENCE_LENGTH, TEXT_OUTPUT, TRIM_CHARS
+from conch.contract import (
+    CONTEXT_IDS,
+    DETOKENIZER,
+    FINISH_REASON,
+    OUTPUT_IDS,
+    RECEIPT,
+    SEQUENCE_LENGTH,
+    TEXT_OUTPUT,
+    TRIM_CHARS,
+)
 from conch.repository.settings import ReleaseSettings
 from conch.text.detokenizer import decode_chunk
 from conch.text.token_bytes import TokenBytes
@@ -40,7 +49,7 @@ class DetokenizerStage:
         return run_each(requests, self._one)
 
     def _one(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        arrays = codec.read_arrays(request)
+        arrays = codec.read_arrays(request, DETOKENIZER)
         output_ids = arrays[OUTPUT_IDS.name]
         final = FINISH_REASON.name in arrays
         if RECEIPT.name in arrays:

@@ -13,6 +13,7 @@ import triton_python_backend_utils as pb_utils
 from conch.contract import (
     BEAM_WIDTH,
     DETOKENIZER,
+    ENGINE,
     INPUT_IDS,
     INPUT_LENGTHS,
     NUM_RETURN_SEQUENCES,
@@ -87,7 +88,7 @@ class EngineStage:
 
     def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.ResponseSender) -> None:
         """Hand a request to the engine; what is raised was not sent."""
-        arrays = codec.read_arrays(request)
+        arrays = codec.read_arrays(request, ENGINE)
         controls = codec.engine_controls(arrays, len(arrays[INPUT_IDS.name]))
         if any(c.get(STOP.name) for c in controls):
             self._stop(request.request_id())
