@@ -185,7 +185,8 @@ def test_controls_arrive_in_the_backend_s_tensors(make: Make) -> None:
     expected = {
         "input_ids": ids(stages, "ab"), "input_lengths": 2, "request_output_len": 3, "min_tokens": 2,
         "temperature": 0.5, "runtime_top_k": 7, "runtime_top_p": 0.5, "repetition_penalty": 1.5,
-        "presence_penalty": 0.5, "frequency_penalty": -0.5, "seed": 2**64 - 1, "end_id": 5, "pad_id": 6, "beam_width": 1,
+        "presence_penalty": 0.5, "frequency_penalty": -0.5, "seed": 2**64 - 1, "end_id": 5, "pad_id": 6,
+        "beam_width": 1,
         "return_log_probs": True, "exclude_input_in_output": True, "streaming": True,
     }  # fmt: skip
     assert found == expected
