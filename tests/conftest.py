@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -11,7 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from server_processes import Server
 
-DEFAULT_SPEC = "smollm2-135m"
+# Another one, smollm2-135m-swapped say, to run the end-to-end tests on.
+DEFAULT_SPEC = os.environ.get("CONCH_TEST_SPEC", "smollm2-135m")
 
 
 @pytest.fixture(scope="session")

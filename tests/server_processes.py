@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conch.contract import GRPC_PORT_VARIABLE, HOST_VARIABLE, HTTP_PORT_VARIABLE, METRICS_PORT_VARIABLE
-from conch.repository.artifacts import Artifacts, Provenance
+from conch.contract import (
+    ENGINE,
+    GRPC_PORT_VARIABLE,
+    HOST_VARIABLE,
+    HTTP_PORT_VARIABLE,
+    METRICS_PORT_VARIABLE,
+    TOKENIZER,
+)
+from conch.repository.artifacts import ENGINE_DIR, Artifacts, Provenance
 from conch.repository.layout import Release, write_release
 from conch.server.bound import bound
+from conch.server.locate import BACKENDS_VARIABLE
 from conch.server.state import READY, RunDir, State
 from conch.spec import ModelSpec, parse_spec
-from conch.text.files import TOKENIZER_FILE, TokenizerMeta
+from conch.text.files import CHAT_TEMPLATE_FILE, META_FILE, TOKENIZER_FILE, TokenizerMeta
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 300
+# A release for Triton's C++ backend, and the folder of the backend that takes its place here.
+SWAPPED = "smollm2-135m-swapped"
+SWAPPED_BACKENDS = ROOT / "tests" / "swapped_backends"
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,8 @@ def build_repository(spec: str) -> Path:
     Raises:
         RuntimeError: the build failed; holds what it said.
     """
+    if spec == SWAPPED:
+        return build_swapped_repository()
     repository = ROOT / ".cache" / "test-repositories" / spec
     spec_file = ROOT / "build_scripts" / "specs" / f"{spec}.yaml"
     if not spec_file.exists():
@@ -120,6 +135,36 @@ def build_repository(spec: str) -> Path:
     )
     if done.returncode != 0:
         raise RuntimeError(f"{spec} could not be built: {done.stdout}{done.stderr}")
+    return repository
+
+
+def build_swapped_repository() -> Path:
+    """A release for Triton's C++ backend with the default model's files in it, for SWAPPED_BACKENDS to load.
+
+    It is the release that a build with TensorRT-LLM writes, but for what is in its folder ``engine``.
+    """
+    default = build_repository("smollm2-135m")
+    version = max(int(path.name) for path in (default / ENGINE.name).iterdir() if path.name.isdigit())
+    repository = ROOT / ".cache" / "test-repositories" / SWAPPED
+    spec = f"""
+        name: {SWAPPED}
+        source: {{uri: hf://HuggingFaceTB/SmolLM2-135M-Instruct@main}}
+        engine:
+          runtime: tensorrtllm
+          max_batch_size: 64
+          max_seq_len: 8192
+          tensorrt_llm:
+            architecture: LlamaForCausalLM
+            served_repository: {repository}
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer = Path(scratch, "tokenizer")
+        tokenizer.mkdir()
+        for name in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE, META_FILE):
+            shutil.copyfile(default / TOKENIZER.name / str(version) / name, tokenizer / name)
+        provenance = Provenance(uri="the default model", revision="0", sha256="0" * 64)
+        engine = default / ENGINE.name / str(version) / ENGINE_DIR
+        write_release(repository, parse_spec(spec, SWAPPED), Artifacts(tokenizer, engine, provenance))
     return repository
 
 
@@ -139,7 +184,7 @@ def server_environment(ports: list[int]) -> dict[str, str]:
     """This environment with these three ports in it, HTTP, gRPC, metrics."""
     names = (HTTP_PORT_VARIABLE, GRPC_PORT_VARIABLE, METRICS_PORT_VARIABLE)
     own = dict(zip(names, map(str, ports), strict=True))
-    return {**os.environ, HOST_VARIABLE: "127.0.0.1", **own}
+    return {**os.environ, HOST_VARIABLE: "127.0.0.1", BACKENDS_VARIABLE: str(SWAPPED_BACKENDS), **own}
 
 
 def run_command(

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from conch.build.children import last_lines
 from conch.errors import BuildError
 from conch.spec_trtllm import CONTAINERS, TensorRtLlm, require_arithmetic
 from conch.trtllm.commands import EXAMPLES_DIR
 from conch.trtllm.engine_match import Host
+from conch.trtllm.host import find_gpus, installed_version
 
 EXAMPLES_VARIABLE = "CONCH_TRTLLM_EXAMPLES"
 # Set in Triton's containers: their release, which is the tag's.
 CONTAINER_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"
-_QUERY = ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits"]
-_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -35,46 +31,6 @@ class Workplace:
     host: Host
     container: str | None
     examples_dir: str
-
-
-def installed_version() -> str | None:
-    """Version of TensorRT-LLM that this Python has; it is not imported, which would take a GPU's memory."""
-    try:
-        return version("tensorrt_llm")
-    except PackageNotFoundError:
-        return None
-
-
-def find_gpus(mend: str) -> tuple[str, str, int, int]:
-    """Name, compute capability and number of the GPUs, and the memory of each in MiB.
-
-    Args:
-        mend: what to do where there is none, for messages.
-
-    Raises:
-        BuildError: there is none, they differ, or the driver does not answer.
-    """
-    try:
-        done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except FileNotFoundError:
-        raise BuildError("TensorRT-LLM needs an NVIDIA GPU, and nvidia-smi is not here", mend=mend) from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"nvidia-smi did not answer: {error}", mend=mend) from None
-    if done.returncode:
-        said = last_lines(done.stdout + done.stderr, 1)
-        raise BuildError(f"TensorRT-LLM needs an NVIDIA GPU, and nvidia-smi says: {said}", mend=mend)
-    rows = [tuple(part.strip() for part in line.split(",")) for line in done.stdout.splitlines() if line.strip()]
-    try:
-        kinds = {(name, capability, int(memory)) for name, capability, memory in rows}
-    except ValueError:
-        raise BuildError(f"nvidia-smi said what is not understood: {last_lines(done.stdout, 1)}") from None
-    if len(kinds) != 1:
-        found = ", ".join(sorted(f"{name} ({capability})" for name, capability, _ in kinds)) or "none"
-        raise BuildError(
-            f"the GPUs must be of one kind, got {found}", mend="Build on a machine whose GPUs are alike"
-        )
-    ((name, capability, memory),) = kinds
-    return name, capability, len(rows), memory
 
 
 def find_workplace(settings: TensorRtLlm, how_to: str) -> Workplace:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conch.contract import ENSEMBLE
 from conch.errors import RepositoryError
-from conch.repository.layout import Release
+from conch.repository.layout import Release, backend_slots
 from conch.repository.manifest import BUILD_AGAIN, Manifest, verify_files
 from conch.repository.pbtxt import CONFIG_FILE, model_configs, pinned_version
 from conch.repository.settings import ReleaseSettings
@@ -37,4 +37,5 @@ def check_repository(repository: Path) -> Release:
             raise RepositoryError(f"{config} is missing", mend=BUILD_AGAIN)
         if config.read_bytes() != text.encode():
             raise RepositoryError(f"{config} was changed, or was written by another version of Conch", mend=BUILD_AGAIN)
-    return Release(repository, manifest.name, version, twins=settings.spec.serving.twins)
+    spec = settings.spec
+    return Release(repository, manifest.name, version, twins=spec.serving.twins, backend_slots=backend_slots(spec))

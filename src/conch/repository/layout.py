@@ -55,6 +55,7 @@ class Release:
         version: its number.
         created: False: an equal one was there already.
         twins: serving.twins of its spec.
+        backend_slots: requests that the model ``tensorrt_llm`` takes at once; 0: the release has no such model.
     """
 
     path: Path
@@ -62,6 +63,12 @@ class Release:
     version: int
     created: bool = False
     twins: bool = True
+    backend_slots: int = 0
+
+
+def backend_slots(spec: ModelSpec) -> int:
+    """Of Release."""
+    return 0 if spec.engine.tensorrt_llm is None else spec.engine.max_batch_size
 
 
 def release_limits(spec: ModelSpec, meta: TokenizerMeta) -> Limits:
@@ -122,7 +129,8 @@ def write_release(repository: Path, spec: ModelSpec, artifacts: Artifacts, versi
         if found is None:
             _write_version(repository, spec, artifacts, chosen, fingerprint)
         pin(repository, spec, chosen)
-        return Release(repository, spec.name, chosen, created=found is None, twins=spec.serving.twins)
+        slots = backend_slots(spec)
+        return Release(repository, spec.name, chosen, found is None, spec.serving.twins, slots)
 
 
 def pin(repository: Path, spec: ModelSpec, version: int) -> None:

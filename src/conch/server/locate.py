@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from conch.errors import ServerError
 
 _SETUP = "Run `make setup`"
+BACKENDS_VARIABLE = "CONCH_TRITON_BACKENDS"
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,12 @@ class Installation:
         path = [str(self.bin_dir), *([base["PATH"]] if base.get("PATH") else [])]
         return {**base, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": os.pathsep.join(path)}
 
-    def install_backend(self, folder: Path) -> Path:
+    def install_backend(self, folder: Path, more: Path | None = None) -> Path:
         """Copy the Python backend with the matching stub, as Triton wants them together.
 
         Args:
             folder: made anew.
+            more: folder of other backends, a folder each; they are linked.
 
         Returns:
             what to pass as --backend-directory.
@@ -100,7 +103,23 @@ class Installation:
         shutil.copytree(self.backend_dir, python, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy2(self.stub, python / self.stub.name)
         (python / self.stub.name).chmod(0o755)
+        for backend in sorted(more.iterdir()) if more is not None else ():
+            (folder / backend.name).symlink_to(backend.resolve())
         return folder
+
+
+def more_backends(environment: Mapping[str, str]) -> Path | None:
+    """Folder of backends beside the Python backend, from the environment; None: there are none.
+
+    Raises:
+        ServerError: it is not there.
+    """
+    named = environment.get(BACKENDS_VARIABLE)
+    if not named:
+        return None
+    if not Path(named).is_dir():
+        raise ServerError(f"{BACKENDS_VARIABLE} must be a folder of Triton backends, and {named} is not there")
+    return Path(named)
 
 
 def locate(interpreter: Interpreter) -> Installation:

@@ -19,9 +19,10 @@ from conch.repository.layout import Release
 from conch.repository.settings import ReleaseSettings
 from conch.server import memory, procfs
 from conch.server.leftovers import SHM_DIR
-from conch.server.locate import Installation, Interpreter, locate
+from conch.server.locate import Installation, Interpreter, locate, more_backends
 from conch.server.settings import Settings
 from conch.spec import Runtime
+from conch.trtllm.tensors import BACKEND
 
 PYTHONS = ((3, 10), (3, 12))
 # Triton gives every stub a region of 1 MiB, and more as answers queue up; without room a stub dies of SIGBUS.
@@ -68,6 +69,7 @@ def preflight(settings: Settings) -> tuple[Ready | None, list[ConchError]]:
         passes(lambda: installation.append(locate(Interpreter.current())))
         passes(check_numpy)
     if passes(lambda: release.append(check_repository(settings.repository))):
+        passes(lambda: check_backend(release[0], more_backends(os.environ)))
         passes(lambda: check_memory(memory_need_bytes(release[0]), memory.available_bytes()))
     passes(lambda: check_shm(SHM_DIR))
     passes(lambda: check_ports(settings))
@@ -99,6 +101,15 @@ def check_numpy(version: str | None = None) -> None:
         raise ServerError(
             f"numpy must be below 2, or Triton's Python stub dies, got {version}",
             mend="Run `pip install 'numpy<2'` in this environment",
+        )
+
+
+def check_backend(release: Release, more: Path | None) -> None:
+    """Raise ServerError for a release whose engine is of a Triton backend that this tritonserver does not have."""
+    if release.backend_slots and (more is None or not (more / BACKEND).is_dir()):
+        raise ServerError(
+            f"{release.name} needs the backend {BACKEND}, which this tritonserver, of nvidia-pytriton, does not have",
+            mend="Serve it in its container: build_scripts/launch.py says how",
         )
 
 

@@ -5,6 +5,7 @@ What breaks is started again, a few times.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from conch.server.drain import Drain
 from conch.server.engine_watch import EngineWatch
 from conch.server.heartbeat import PARTS, TWIN_PARTS, Heartbeat
 from conch.server.leftovers import Stub
+from conch.server.locate import more_backends
 from conch.server.preflight import Ready
 from conch.server.settings import Settings
 from conch.server.signals import Signals
@@ -93,7 +95,7 @@ class Supervisor:
 
     def _start(self, ready: Ready) -> None:
         self._admin_key = write_admin_key(self._run_dir)
-        backends = ready.installation.install_backend(self._run_dir.backends)
+        backends = ready.installation.install_backend(self._run_dir.backends, more_backends(os.environ))
         self._began = time.monotonic()
         self._triton = TritonProcess(
             self._settings,
@@ -102,6 +104,7 @@ class Supervisor:
             self._admin_key,
             self._run_dir.triton_log,
             ready.release.twins,
+            ready.release.backend_slots,
         )
         self._state = State(
             phase=REPAIRING if self._repairs else STARTING,

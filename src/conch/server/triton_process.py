@@ -15,24 +15,28 @@ from conch.server.locate import Installation
 from conch.server.probe import ADMIN_HEADER
 from conch.server.procfs import Process
 from conch.server.settings import Settings
+from conch.trtllm.tensors import BACKEND_MODEL
 
 # Everything that changes what is served or reads what others send; inference, health and statistics stay open.
 RESTRICTED_APIS = "model-repository,shared-memory,trace,logging"
 _SPARE_THREADS = 8
 
 
-def flags(settings: Settings, backend_dir: Path, admin_key: str, twins: bool) -> list[str]:
+def flags(settings: Settings, backend_dir: Path, admin_key: str, twins: bool, backend_slots: int = 0) -> list[str]:
     """Flags of tritonserver 2.51.
 
-    Only the ensembles are named: Triton loads what they are made of, in the versions that they pin.
+    Only the ensembles are named: Triton loads what they are made of, in the versions that they pin. What their engine
+    asks for is no part of them: it is named, too.
     """
+    # Threads of each Python model for what it asks of others. unary blocks one for every request in flight, and so does
+    # llama_engine over a backend of Triton's; the rest is for those that end one.
+    threads = max(UNARY_IN_FLIGHT if twins else 0, backend_slots)
     return [
-        # Threads of each Python model for what it asks of others. unary blocks one for every request in flight; the
-        # rest is for those that end one.
-        *([f"--backend-config=python,thread-pool-size={UNARY_IN_FLIGHT + _SPARE_THREADS}"] if twins else []),
+        *([f"--backend-config=python,thread-pool-size={threads + _SPARE_THREADS}"] if threads else []),
         f"--model-repository={settings.repository}",
         f"--backend-directory={backend_dir}",
         "--model-control-mode=explicit",
+        *([f"--load-model={BACKEND_MODEL}"] if backend_slots else []),
         *(f"--load-model={ensemble.name}" for ensemble in ensembles(twins)),
         "--disable-auto-complete-config",  # the configs are complete; one that is not is a fault to be seen
         f"--http-address={settings.host}",
@@ -67,7 +71,7 @@ class TritonProcess:
         backend_dir: for --backend-directory.
         admin_key: for the restricted APIs.
         log: appended to.
-        twins: of the release.
+        twins, backend_slots: of the release.
     """
 
     def __init__(
@@ -78,11 +82,13 @@ class TritonProcess:
         admin_key: str,
         log: Path,
         twins: bool,
+        backend_slots: int = 0,
     ) -> None:
+        command = flags(settings, backend_dir, admin_key, twins, backend_slots)
         with log.open("ab") as output:
             self._log_offset_bytes = output.tell()
             self._popen = subprocess.Popen(
-                bound([str(installation.tritonserver), *flags(settings, backend_dir, admin_key, twins)]),
+                bound([str(installation.tritonserver), *command]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

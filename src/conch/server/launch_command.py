@@ -1,0 +1,63 @@
+"""The command ``build_scripts/launch.py``: checks a release against this machine, and prints what starts it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from conch.contract import ENGINE
+from conch.errors import ConchError
+from conch.repository.artifacts import ENGINE_DIR
+from conch.repository.check import check_repository
+from conch.server.launch import Mode, Ports, checked_release, plan_launch
+from conch.server.report import complain
+from conch.trtllm.engine_match import check_host, read_engine
+from conch.trtllm.host import find_host
+
+
+def launch_command(argv: Sequence[str] | None = None) -> int:
+    """Run it; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        spec, settings = checked_release(arguments.repository)
+        if not arguments.dry_run:
+            release = check_repository(arguments.repository)
+            engine = read_engine(arguments.repository / ENGINE.name / str(release.version) / ENGINE_DIR)
+            check_host(engine, find_host(settings.version), settings.backend.num_nodes)
+        ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
+        launch = plan_launch(
+            spec, settings, arguments.repository, Mode(arguments.mode), arguments.host, ports,
+            arguments.image or settings.container,
+        )  # fmt: skip
+    except ConchError as error:
+        complain(error)
+        return 1
+    print(f"# {spec.name}: {settings.world_size} ranks, TensorRT-LLM {settings.version}")
+    if settings.backend.num_nodes > 1:
+        print("# on every machine the same image and repository; mpirun on the first one, inside of its container")
+    print("# in the container")
+    print(" ".join([*(f"{n}={v}" for n, v in launch.environment.items()), shlex.join(launch.command)]))
+    print("# from outside")
+    print(shlex.join(launch.container))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Check a release of the runtime tensorrtllm against this machine, and print what starts it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
+    parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.LEADER.value,
+                        help="who starts the ranks: mpirun, or one tritonserver; default: %(default)s")  # fmt: skip
+    parser.add_argument("--host", action="append", default=[], help="a machine; several times for several")
+    parser.add_argument("--image", help="container with Conch in it; default: the spec's, which has none")
+    parser.add_argument("--http-port", type=int, default=Ports.http, help="default: %(default)s")
+    parser.add_argument("--grpc-port", type=int, default=Ports.grpc, help="default: %(default)s")
+    parser.add_argument("--metrics-port", type=int, default=Ports.metrics, help="default: %(default)s")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands without a look at this machine's GPUs"
+    )
+    return parser
