@@ -11,8 +11,8 @@ INSTALL := $(PIP) install --only-binary :all: --require-hashes
 EXPORT_INSTALL := .venv-export/bin/python -m pip --disable-pip-version-check --quiet --quiet install --no-deps \
 	--only-binary :all: --require-hashes
 UV_VERSION := 0.13.9
-TYPED := src/conch client/src/conch_client build_scripts benchmarks
-CODE := src client build_scripts python_backends benchmarks tests
+TYPED := src/conch client/src/conch_client build_scripts benchmarks load_tests
+CODE := src client build_scripts python_backends benchmarks load_tests tests
 NEEDS_SETUP = @test -x $(PY) || { echo "not set up yet: make serve" >&2; exit 3; }
 PYTEST_ARGS ?=
 export Q  # handed on through the environment: a question may hold quotes
@@ -44,9 +44,10 @@ $(VENV)/serve.stamp: requirements/serve.lock pyproject.toml client/pyproject.tom
 	@$(PIP) install --no-deps --no-build-isolation --no-index -e . -e client
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.lock $(VENV)/serve.stamp
+$(VENV)/dev.stamp: requirements/dev.lock load_tests/pyproject.toml $(VENV)/serve.stamp
 	@echo "installing requirements/dev.lock"
 	@$(INSTALL) -r requirements/dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --no-index -e load_tests
 	@touch $@
 
 setup-export: .venv-export/export.stamp ## make the environment that exports Hugging Face checkpoints (torch; .venv-export)
@@ -64,7 +65,7 @@ lock: ## resolve the dependencies of pyproject.toml anew, into requirements/*.lo
 	@test -x .cache/uv/bin/uv || { $$(requirements/find_python.sh) -m venv .cache/uv && \
 	.cache/uv/bin/pip --quiet install uv==$(UV_VERSION); }
 	@for name in serve dev; do \
-		extras="--extra serve"; test $$name = serve || extras="$$extras --extra dev"; \
+		extras="--extra serve"; test $$name = serve || extras="$$extras --extra load --extra dev"; \
 		echo "requirements/$$name.lock"; \
 		.cache/uv/bin/uv pip compile pyproject.toml requirements/$$name.in $$extras --quiet --upgrade \
 			--universal --python-version 3.10 --fork-strategy fewest --generate-hashes --no-emit-index-url \
