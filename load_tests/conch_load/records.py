@@ -23,7 +23,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 RUN_FILE = "run.json"
 REQUESTS_FILE = "requests.jsonl"
@@ -32,6 +32,8 @@ SERVER_FILE = "server.jsonl"
 SUMMARY_FILE = "summary.json"
 REPORT_HTML_FILE = "report.html"
 REPORT_MARKDOWN_FILE = "report.md"
+
+_Made = TypeVar("_Made", "RequestRecord", "GeneratorSample", "RunInfo")
 
 FRONTS = ("triton-grpc", "triton-http", "triton-http-stream", "openai")
 
@@ -45,8 +47,8 @@ class RequestRecord:
     """One request, from the moment it was due to its end.
 
     ``chunk_ns`` has the arrival of each response that carried text or tokens, ``chunk_tokens`` how many tokens each
-    brought where the server says so, else it is empty. ``final_ns`` is the end of the stream, whatever it brought; it is
-    None only when the run ended first. ``error_code`` is the protocol's own (``INVALID_ARGUMENT``, ``503``), or one of
+    brought where the server says so, else it is empty. ``final_ns`` is the end of the stream, whatever it brought; None
+    only when the run ended first. ``error_code`` is the protocol's own (``INVALID_ARGUMENT``, ``503``), or one of
     ours: ``timeout``, ``connection``, ``cut`` (the stream ended without a final response), ``bad_response``.
     """
 
@@ -171,9 +173,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, values
 
 
-def _made(kind: type[Any], values: dict[str, Any], path: Path, number: int) -> Any:
-    known = {one.name: one for one in dataclasses.fields(kind)}
-    unknown = sorted(set(values) - set(known))
+def _made(kind: type[_Made], values: dict[str, Any], path: Path, number: int) -> _Made:
+    unknown = sorted(set(values) - {one.name for one in dataclasses.fields(kind)})
     if unknown:
         raise BadRecordError(f"{path}:{number}: unknown field {unknown[0]}")
     try:
