@@ -52,7 +52,7 @@ class RequestRecord:
     ours: ``timeout``, ``connection``, ``cut`` (the stream ended without a final response), ``bad_response``.
     """
 
-    index: int  # place in the workload's seeded order
+    index: int  # place in the workload's seeded order, from 0; the same index is the same request on every front
     front: str  # one of FRONTS
     worker: int  # which Locust worker sent it
     intended_ns: int | None  # when it was due, for open-loop arrivals; None in a closed loop
@@ -98,13 +98,16 @@ class RunInfo:
     model: str
     workload: Mapping[str, Any]
     arrivals: Mapping[str, Any]  # kind, rate_per_s or users, seed, ...
-    duration_s: float
+    duration_s: float  # of the measured part, which begins when the warm-up ends
     workers: int
     seed: int
     slo_ms: Mapping[str, float] = field(default_factory=dict)  # e.g. {"ttft_p99_ms": 500.0, "tpot_p99_ms": 100.0}
     versions: Mapping[str, str] = field(default_factory=dict)
     host: Mapping[str, Any] = field(default_factory=dict)  # processor, cores, memory
     ended_ns: int | None = None
+    warm_up_s: float = 0.0  # requests due (closed loop: sent) before this are marked warm_up
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the whole RunConfig, to run the same again
+    checks: Mapping[str, Any] = field(default_factory=dict)  # what honesty found: counts, answers, generator
     invalid: tuple[str, ...] = ()  # why the figures must not be used; empty when they may
 
 
