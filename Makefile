@@ -20,7 +20,7 @@ export Q  # handed on through the environment: a question may hold quotes
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev setup-export lint type imports test unit e2e bench build serve up down status logs \
-	ask chat lock clean distclean
+	ask chat lock clean distclean cost
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,9 @@ chat: setup ## talk with the running server
 
 bench: up setup-dev ## measure throughput here, side by side with the bare engine; starts the server if it is down
 	@exec $(PY) -m benchmarks.bench --repository "$(REPOSITORY)" $(BENCH_ARGS)
+
+cost: setup-dev ## what tokens cost, and from which load on self-hosting pays; COST_ARGS="--help" tells what there is
+	@exec $(PY) -m conch_load.cost $(COST_ARGS)
 
 # --- tidying ------------------------------------------------------------------------------------------------------
 
