@@ -1,0 +1,199 @@
+"""Percentiles and how far they can be trusted.
+
+Two intervals for each percentile. The order-statistic interval is exact for independent values of any distribution
+(David and Nagaraja, Order Statistics, 3rd ed., section 7.1). Requests to one server are not independent: a stall hits
+all that are in flight. So the second one takes the variance of the share of values below the percentile from batch
+means, and turns it into an interval of the percentile (Woodruff, JASA 47, 1952).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+LEVEL = 0.95
+BATCHES = 20
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; an end that the data do not bound is None."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Percentile:
+    """A percentile of measured values.
+
+    Attributes:
+        value: None when there are fewer than ``needs`` values.
+        low, high: the wider of the two intervals at each end; None where the data do not bound it.
+        independent: the order-statistic interval alone, (low, high).
+        design_effect: how many values weigh as one because neighbours resemble each other; None when not known.
+        needs: how many values the percentile needs.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    independent: tuple[float | None, float | None]
+    design_effect: float | None
+    needs: int
+
+
+def needed(percentile: float, level: float = LEVEL) -> int:
+    """How many independent values an interval of a percentile needs to have both its ends among them."""
+    tail = (1 - level) / 2
+    share = percentile / 100
+    return max(math.ceil(math.log(tail) / math.log(share)), math.ceil(math.log(tail) / math.log(1 - share)))
+
+
+def binomial_cdf(count: int, trials: int, share: float) -> float:
+    """P(X <= count) for X binomial(trials, share), summed in logs around the mean."""
+    if count < 0:
+        return 0.0
+    if count >= trials:
+        return 1.0
+    mean, deviation = trials * share, math.sqrt(trials * share * (1 - share))
+    low = max(0, math.floor(mean - 12 * deviation - 40))
+    if count < low:
+        return 0.0
+    successes = np.arange(low, min(count, math.ceil(mean + 12 * deviation + 40)) + 1)
+    logs = _log_choose(trials, successes) + successes * math.log(share) + (trials - successes) * math.log1p(-share)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
+def _log_choose(trials: int, successes: Integers) -> Floats:
+    whole = math.lgamma(trials + 1)
+    return np.array([whole - math.lgamma(one + 1) - math.lgamma(trials - one + 1) for one in successes.tolist()])
+
+
+@lru_cache(maxsize=4096)
+def order_ranks(trials: int, percentile: float, level: float = LEVEL) -> tuple[int | None, int | None]:
+    """Ranks, from 1, of the two values between which the percentile lies with at least ``level``; None for no such."""
+    share, tail = percentile / 100, (1 - level) / 2
+    low = _last_rank(trials, share, tail)
+    high = _last_rank(trials, 1 - share, tail)
+    return low, None if high is None else trials + 1 - high
+
+
+def _last_rank(trials: int, share: float, tail: float) -> int | None:
+    """The largest rank r with P(X <= r - 1) <= tail; bisection, as the sum grows with r."""
+    low, high = 0, trials + 1  # low holds, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial_cdf(middle - 1, trials, share) <= tail:
+            low = middle
+        else:
+            high = middle
+    return low or None
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Student's t, by its expansion about the normal one (Abramowitz and Stegun 26.7.5); good from 5 degrees on."""
+    z = _NORMAL.inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + float(sum(term / degrees**power for power, term in enumerate(terms, start=1)))
+
+
+def nearest_rank(ordered: Floats, share: float) -> float:
+    """The smallest value that at least ``share`` of them do not exceed; ``ordered`` is sorted and not empty."""
+    rank = math.ceil(share * len(ordered) - 1e-9)  # 0.95 * 20 is 19.000000000000004 or so
+    return float(ordered[min(max(rank, 1), len(ordered)) - 1])
+
+
+def percentile(values: Floats, which: float, owners: Integers | None = None, ordered: Floats | None = None,
+               level: float = LEVEL) -> Percentile:  # fmt: skip
+    """A percentile and its intervals.
+
+    Args:
+        values: in the order in which the requests began; shape (n,).
+        which: 0 to 100, both excluded.
+        owners: for values of which a request has several: the place of the request of each value, ascending; (n,).
+        ordered: the same values sorted, when they are at hand.
+    """
+    needs = needed(which, level)
+    if len(values) < needs:
+        return Percentile(None, None, None, (None, None), None, needs)
+    ordered = np.sort(values) if ordered is None else ordered
+    share = which / 100
+    value = nearest_rank(ordered, share)
+    ranks = order_ranks(len(values), which, level)
+    alone = tuple(None if rank is None else float(ordered[rank - 1]) for rank in ranks)
+    independent = (alone[0], alone[1])
+    error = batch_error((values <= value).astype(np.float64), owners)
+    if error is None:
+        return Percentile(value, *independent, independent, None, needs)
+    half = student_quantile((1 + level) / 2, BATCHES - 1) * error
+    low = nearest_rank(ordered, share - half) if share - half > 0 else None
+    high = nearest_rank(ordered, share + half) if share + half < 1 else None
+    low = None if low is None or independent[0] is None else min(low, independent[0])
+    high = None if high is None or independent[1] is None else max(high, independent[1])
+    effect = error**2 * len(values) / (share * (1 - share))
+    return Percentile(value, low, high, independent, effect, needs)
+
+
+def batch_error(values: Floats, owners: Integers | None = None) -> float | None:
+    """Standard error of the mean from 20 batches of neighbours; None when there are fewer than 40 requests.
+
+    Batches hold equal numbers of requests; where requests have unequal numbers of values, the mean is a ratio and the
+    error that of a ratio (Cochran, Sampling Techniques, section 6.3).
+    """
+    if owners is None:
+        owners = np.arange(len(values))
+    requests = int(owners[-1]) + 1 if len(owners) else 0
+    if requests < 2 * BATCHES:
+        return None
+    batch = owners * BATCHES // requests
+    counts = np.bincount(batch, minlength=BATCHES).astype(np.float64)
+    sums = np.bincount(batch, weights=values, minlength=BATCHES)
+    residuals = sums - values.mean() * counts
+    return float(math.sqrt(BATCHES / (BATCHES - 1) * float((residuals**2).sum())) / len(values))
+
+
+def mean(values: Floats, owners: Integers | None = None, level: float = LEVEL) -> Estimate:
+    """The mean with an interval from batch means; without ends when there are too few values."""
+    value = float(values.mean())
+    error = batch_error(values, owners)
+    if error is None:
+        return Estimate(value, None, None)
+    half = student_quantile((1 + level) / 2, BATCHES - 1) * error
+    return Estimate(value, value - half, value + half)
+
+
+def rate(per_slice: Floats, slice_s: float, level: float = LEVEL) -> Estimate:
+    """A rate a second, from amounts in equal slices of time that follow each other; shape (BATCHES,)."""
+    value = float(per_slice.mean()) / slice_s
+    if len(per_slice) < 6:
+        return Estimate(value, None, None)
+    error = float(per_slice.std(ddof=1)) / math.sqrt(len(per_slice)) / slice_s
+    half = student_quantile((1 + level) / 2, len(per_slice) - 1) * error
+    return Estimate(value, max(0.0, value - half), value + half)
+
+
+def wilson(successes: float, trials: float, level: float = LEVEL) -> Estimate:
+    """Wilson's interval of a share (JASA 22, 1927)."""
+    if trials <= 0:
+        return Estimate(math.nan, None, None)
+    z = _NORMAL.inv_cdf((1 + level) / 2)
+    share, weight = successes / trials, z * z / trials
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half))
