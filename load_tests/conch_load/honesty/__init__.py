@@ -1,0 +1,1 @@
+"""Whether the figures of a run may be used: the generator's own limits, token counts, answers under load."""

@@ -1,0 +1,118 @@
+"""Make a run: Locust in a child process, since it patches the standard library of the process it is in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import conch_load
+from conch_load.config import RunConfig
+from conch_load.honesty.finish import finish
+from conch_load.records import RUN_FILE, RunInfo, read_run
+from conch_load.users.prepare import prepare
+
+LOCUSTFILE = Path(conch_load.__file__).resolve().parents[1] / "locustfile.py"
+REFUSED = 3  # exit code: nothing was run
+_START_S = 120  # for workers to connect and prompts to be made
+
+
+class RunError(Exception):
+    """Nothing was run. The text is for a person."""
+
+
+def run(config: RunConfig, folder: Path) -> RunInfo:
+    """Make a run and note down what honesty finds.
+
+    Args:
+        config: what is asked for.
+        folder: gets the files of conch_load.records; made if missing.
+
+    Returns:
+        What ``run.json`` says at the end. ``invalid`` is not empty when the figures must not be used.
+
+    Raises:
+        RunError: no server, no such model, or Locust failed: nothing was measured.
+        WorkloadError: the workload cannot be: see conch_load.workloads.
+    """
+    prepare(config)  # says what is wrong at once, and in this process
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (RUN_FILE,):
+        (folder / name).unlink(missing_ok=True)
+    said = _locust(command(config, folder), config)
+    if not (folder / RUN_FILE).is_file():
+        raise RunError(f"Locust ended without a run: {said or 'it said nothing'}")
+    info = read_run(folder)
+    if info.ended_ns is None:
+        reason = next((text.removeprefix("not run: ") for text in info.invalid), "") or said or "Locust said nothing"
+        raise RunError(reason)
+    return finish(folder)
+
+
+def command(config: RunConfig, folder: Path) -> list[str]:
+    """The command line of Locust for a headless run."""
+    users = config.arrivals.users or config.processes
+    per_s = users / config.arrivals.ramp_up_s if config.arrivals.ramp_up_s else 100.0 * config.processes
+    line = [
+        sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", "--loglevel", "WARNING",
+        "--exit-code-on-error", "0", "--users", str(users), "--spawn-rate", f"{min(per_s, users * 100.0):g}",
+        "--conch-config", config.model_dump_json(), "--out", str(folder),
+    ]  # fmt: skip
+    host, _, port = config.master_bind.rpartition(":")
+    if config.expect_workers:
+        line += ["--master", "--expect-workers", str(config.expect_workers)]
+    elif config.workers > 1:
+        line += ["--processes", str(config.workers)]
+    if config.processes > 1 or config.expect_workers:
+        port = str(_free_port(host)) if port == "0" else port
+        line += ["--master-bind-host", host, "--master-bind-port", port]
+        if not config.expect_workers:
+            line += ["--master-port", port, "--master-host", host]
+        line += ["--expect-workers-max-wait", str(_START_S)]
+    return line
+
+
+def _locust(line: list[str], config: RunConfig) -> str:
+    """Run it; what it said about errors."""
+    most = _START_S + config.warm_up_s + config.duration_s + config.grace_s + config.timeout_s + 180
+    child = subprocess.Popen(
+        line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP": "0.1"},
+    )  # fmt: skip
+    try:
+        _, said = child.communicate(timeout=most)
+    except subprocess.TimeoutExpired:
+        _end(child)
+        raise RunError(f"Locust did not end within {most:.0f} s") from None
+    except BaseException:
+        _end(child)
+        raise
+    lines = [line for line in said.splitlines() if line.strip()]
+    return "\n".join(lines[-12:])
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    os.killpg(child.pid, signal.SIGTERM)
+    try:
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as one:
+        one.bind((host if host not in ("", "*") else "", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def with_arrivals(config: RunConfig, **arrivals: object) -> RunConfig:
+    """The same run with other arrivals; for searches and sweeps. Checked as any config."""
+    return RunConfig.model_validate({**config.model_dump(), "arrivals": arrivals})
+
+
+__all__ = ["REFUSED", "RunError", "command", "run", "with_arrivals"]

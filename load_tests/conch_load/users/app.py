@@ -1,0 +1,83 @@
+"""Locust with this package in it: its flags, listeners and page. The locustfile imports it and says no more."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import locust.stats
+from locust import User, events, task
+from locust.runners import MasterRunner, WorkerRunner
+
+from conch_load.config import ConfigError, RunConfig, checked
+from conch_load.flags import add_flags, config_of
+from conch_load.users.agent import Agent
+from conch_load.users.controller import Controller
+from conch_load.users.page import add_page
+
+REPORTS = Path("reports/load")
+_agents: dict[int, Agent] = {}
+
+
+def bucket(response_time_ms: float) -> float:
+    """Locust rounds to 1, 10 or 100 ms; this is to 10 µs below 100 ms, 100 µs below 10 s, 1 ms above: one in a thousand
+    at worst, and a bounded number of buckets. The report is made from the exact stamps in any case."""
+    digits = 2 if response_time_ms < 100 else 1 if response_time_ms < 10_000 else 0
+    return round(response_time_ms, digits)
+
+
+class Generation(User):
+    """A user of a closed loop: asks, reads the answer to its end, asks again. Open arrivals need no user's patience;
+    there Locust's users only stand for its workers."""
+
+    @task
+    def generate(self) -> None:
+        _agents[id(self.environment)].user_turn()
+
+
+@events.init_command_line_parser.add_listener
+def _add_flags(parser: Any, **_: Any) -> None:
+    add_flags(parser)
+    # Of `python -m conch_load`: the whole run as JSON, and where its files go. Not for the page.
+    parser.add_argument("--conch-config", default=None, include_in_web_ui=False, help="the run, as JSON")
+    parser.add_argument("--out", default=None, include_in_web_ui=False, help="folder of the run's files")
+
+
+@events.init.add_listener
+def _init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
+    locust.stats.bucket_response_time = bucket
+    if not isinstance(runner, MasterRunner):
+        _agents[id(environment)] = Agent(environment)
+    if isinstance(runner, WorkerRunner):
+        return
+    options = environment.parsed_options
+    headless = bool(options.headless)
+    controller = Controller(
+        environment, lambda: _config(options, environment), lambda config: _folder(options, config, headless),
+        headless=headless,
+    )
+    if web_ui:
+        add_page(web_ui, lambda: controller)
+
+
+def _config(options: Any, environment: Any) -> RunConfig:
+    if options.conch_config:
+        return checked(json.loads(options.conch_config))
+    values = dict(vars(options))
+    if not values.get("target") and environment.host:
+        values["target"] = environment.host  # the Host field of Locust's page
+    is_open = values.get("arrivals") not in (None, "", "closed") or values.get("rate") or values.get("steps")
+    try:
+        return config_of(values, None if is_open else options.users)
+    except ConfigError as error:
+        raise ConfigError(f"the run cannot be made: {error}") from None
+
+
+def _folder(options: Any, config: RunConfig, headless: bool) -> Path:
+    if options.out and headless:
+        return Path(options.out)
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+    return (Path(options.out) if options.out else REPORTS) / f"{config.name}-{stamp}-{os.getpid()}"
