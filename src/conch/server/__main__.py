@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return commands.status(settings, as_json=arguments.json)
         if arguments.command == "logs":
             return commands.logs(settings, lines=arguments.lines, follow=arguments.follow)
-        run = {"serve": commands.serve, "up": background.up, "down": background.down}[arguments.command]
-        return run(settings)
+        if arguments.command == "serve":
+            return commands.serve(settings, log_to_stdout=arguments.log_to_stdout)
+        return (background.up if arguments.command == "up" else background.down)(settings)
     except ConchError as error:
         complain(error)
         return EXIT_USAGE if isinstance(error, InvalidArgumentError) else 1
@@ -85,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands_.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         _add_common(command)
+        if name == "serve":
+            command.add_argument(
+                "--log-to-stdout", action="store_true", help="print Triton's log, too, and keep its file small"
+            )
         if name == "status":
             command.add_argument("--json", action="store_true", help="for programs")
         if name == "logs":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 
 from conch.contract import model_names
 from conch.errors import ServerError
 from conch.server import probe
 from conch.server.leftovers import kill_group, remove_leftovers
-from conch.server.logs import Follower
+from conch.server.logs import Copier, Follower
 from conch.server.report import addresses, announce, complain, say
 from conch.server.settings import Settings
 from conch.server.state import READY, PidFile, RunDir, State, is_held
@@ -21,8 +22,12 @@ _POLL_S = 0.1
 _KILL_GRACE_S = 15.0
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, log_to_stdout: bool = False) -> int:
     """Serve in the foreground until asked to stop.
+
+    Args:
+        settings: where and what.
+        log_to_stdout: print Triton's log as well, for a container, whose stdout is what is kept.
 
     Raises:
         ConchError: it could not be started, or ended by itself.
@@ -47,7 +52,8 @@ def serve(settings: Settings) -> int:
             _await_end(before)
             remove_leftovers(set(before.shm_regions))
         run_dir.state_file.unlink(missing_ok=True)
-        return Supervisor(settings, find, say, announce).run()
+        with Copier(run_dir.triton_log, say) if log_to_stdout else nullcontext():
+            return Supervisor(settings, find, say, announce).run()
     finally:
         run_dir.state_file.unlink(missing_ok=True)
         run_dir.admin_key_file.unlink(missing_ok=True)

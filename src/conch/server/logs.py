@@ -1,12 +1,18 @@
-"""Reads a growing log file in pieces."""
+"""Reads a growing log file in pieces, and copies one to stdout where that is what is kept of it."""
 
 from __future__ import annotations
 
 import codecs
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 _BLOCK_BYTES = 1 << 16
+_COPY_EVERY_S = 0.2
+# A copied log is emptied when it is larger: where stdout is kept, its file often lies in memory.
+COPIED_MAX_BYTES = 16 << 20
 
 
 class Follower:
@@ -38,6 +44,53 @@ class Follower:
             return ""
         self._offset_bytes += len(data)
         return self._decoder.decode(data)
+
+
+class Copier:
+    """Context manager that hands on a log's new lines from a thread of its own, and keeps the file small.
+
+    Whoever writes the log must append: the file is cut to nothing while they do. What is written between the last
+    look and the cut is lost, which is microseconds long.
+
+    Args:
+        path: the log; may come into being later. What is in it already is left out.
+        say: takes text of one or more lines, without the last line end.
+        max_bytes: when to empty the file.
+    """
+
+    def __init__(self, path: Path, say: Callable[[str], None], max_bytes: int = COPIED_MAX_BYTES) -> None:
+        self._path, self._say, self._max_bytes = path, say, max_bytes
+        self._follower = Follower(path, lines=0)
+        self._rest = ""  # of a line that is not complete
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-copier", daemon=True)
+
+    def __enter__(self) -> Copier:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.wait(_COPY_EVERY_S):
+            self._copy()
+        self._copy()
+        if self._rest:
+            self._say(self._rest)
+
+    def _copy(self) -> None:
+        lines, end, self._rest = (self._rest + self._follower.read()).rpartition("\n")
+        if end:
+            self._say(lines)
+        try:
+            if self._path.stat().st_size > self._max_bytes:
+                os.truncate(self._path, 0)
+        except FileNotFoundError:
+            pass
 
 
 def _offset_of_last_lines(path: Path, lines: int) -> int:

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from server_processes import wait_until
 
-from conch.server.logs import Follower
+from conch.server.logs import Copier, Follower
 
 
 def append(path: Path, data: bytes) -> None:
@@ -71,3 +72,25 @@ def test_a_shortened_file_is_read_from_its_start(tmp_path: Path) -> None:
     follower.read()
     path.write_bytes(b"new\n")
     assert follower.read() == "new\n"
+
+
+def test_a_copied_log_comes_in_whole_lines_and_its_file_stays_small(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"of the last time\n")
+    said: list[str] = []
+    with path.open("ab") as writer, Copier(path, said.append, max_bytes=100):
+        for number in range(40):
+            writer.write(b"line %02d\nhalf" % number)
+            writer.flush()
+            if number == 20:
+                wait_until(lambda: path.stat().st_size == 0, timeout_s=10)
+    lines = "\n".join(said).split("\n")
+    assert lines == ["line 00", *(f"halfline {n:02d}" for n in range(1, 40)), "half"]
+    assert path.stat().st_size < 400
+
+
+def test_a_log_that_never_comes_is_no_fault(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Copier(tmp_path / "log", said.append):
+        pass
+    assert said == []
