@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from published_models import CONFIGS
 
 from conch.errors import BuildError, RepositoryError
 from conch.spec import Engine, ModelSpec, parse_spec
@@ -117,10 +118,7 @@ def test_what_is_no_engine_is_refused(tmp_path: Path, text: str | None, message:
     assert message in caught.value.message
 
 
-LLAMA_70B = {
-    "architectures": ["LlamaForCausalLM"], "num_attention_heads": 64, "num_key_value_heads": 8, "hidden_size": 8192,
-    "intermediate_size": 28672, "num_hidden_layers": 80, "max_position_embeddings": 4096,
-}  # fmt: skip
+LLAMA_70B = CONFIGS["Llama-2-70B"]
 
 
 @pytest.mark.parametrize("tp_size", [1, 2, 4, 8, 16, 64])
@@ -131,19 +129,25 @@ def test_a_model_that_can_be_cut_up(tp_size: int) -> None:
 @pytest.mark.parametrize(
     ("config", "section", "message"),
     [
-        ({}, {"tp_size": 3}, "tp_size must divide the model's 64 heads, got 3"),
-        ({"num_attention_heads": 36, "num_key_value_heads": 4}, {"tp_size": 6}, "4 heads of keys and values"),
-        ({"num_hidden_layers": 2}, {"pp_size": 4}, "pp_size must be at most 2, the layers, got 4"),
+        ({}, {"tp_size": 3}, "engine.tensorrt_llm.tp_size must divide num_attention_heads 64, got 3"),
+        (
+            {"num_attention_heads": 36, "num_key_value_heads": 4, "hidden_size": 9216}, {"tp_size": 6},
+            "divide num_key_value_heads 4, or be",
+        ),
+        ({"num_hidden_layers": 2}, {"pp_size": 4}, "engine.tensorrt_llm.pp_size must be <= num_hidden_layers 2, got 4"),
         ({"architectures": ["T5ForConditionalGeneration"]}, {}, "got T5ForConditionalGeneration"),
         ({"architectures": None}, {}, "got none"),
-        ({"num_attention_heads": "many"}, {}, "num_attention_heads of the model's config.json must be a number >= 1"),
-        ({"num_key_value_heads": 0}, {}, "num_key_value_heads of the model's config.json must be a number >= 1, got 0"),
-        ({"architectures": ["Qwen2ForCausalLM"]}, {}, "must be the model's, Qwen2ForCausalLM, got LlamaForCausalLM"),
-        ({"max_position_embeddings": 2048}, {}, "max_seq_len must be at most 2048, the model's context, got 4096"),
+        ({"num_attention_heads": "many"}, {}, "num_attention_heads must be a whole number in"),
+        ({"num_key_value_heads": 0}, {}, "num_key_value_heads must be a whole number in"),
+        ({"architectures": [["Llama"]]}, {}, "config.json must be one of LlamaForCausalLM"),
+        ({"quantization_config": {"quant_method": "awq"}}, {}, "quantization_config of the model's"),
+        ({"model_type": "bert"}, {}, "model_type must be one of llama"),
+        ({"architectures": ["Qwen2ForCausalLM"]}, {}, "model's, Qwen2ForCausalLM, got LlamaForCausalLM"),
+        ({"max_position_embeddings": 2048}, {}, "engine.max_seq_len must be <= 2048, the model's context, got 4096"),
         (
-            {"hidden_size": 576, "intermediate_size": 1536},
+            {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3},
             {"quantization": {"qformat": "int4_awq"}},
-            "awq_block_size must divide the model's hidden_size, 576, got 128",
+            "awq_block_size that divides hidden_size 576, not 128",
         ),
     ],
 )

@@ -94,6 +94,10 @@ class Cache:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
+    def files_dir(self, kind: str, key: str) -> Path:
+        """Where the files of a thing are if it is there; nothing is looked at."""
+        return self.root / kind / key / _FILES
+
     def get(self, kind: str, key: str, make: Callable[[Path], dict[str, str]]) -> CacheEntry:
         """A thing from the cache, or made now.
 

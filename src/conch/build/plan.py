@@ -10,7 +10,7 @@ from conch.build.cache import Cache
 from conch.build.compile import find_export_python
 from conch.build.pipeline import BuildOptions
 from conch.build.progress import Progress
-from conch.build.sources import SOURCES, local_path, wheel_key
+from conch.build.sources import SOURCES, fetched_folder, local_path, wheel_key
 from conch.build.tensorrt_llm_plan import TOKENIZER_LINE, engine_files, plan_compile
 from conch.contract import ENGINE, TOKENIZER, TWIN_STAGES, ensembles
 from conch.errors import BuildError
@@ -35,7 +35,7 @@ def plan_build(spec: ModelSpec, options: BuildOptions) -> list[str]:
     return [
         *plan_fetch(spec, options),
         "",
-        *(plan_compile(spec) if spec.engine.tensorrt_llm else _compile_lines(spec, options)),
+        *_compile_lines(spec, options),
         "",
         *_write_lines(spec, options),
         "",
@@ -72,6 +72,8 @@ def _fetch_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
 
 
 def _compile_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
+    if spec.engine.tensorrt_llm is not None:
+        return plan_compile(spec, fetched_folder(spec.source, Cache(options.cache, Progress())))
     lines = ["compile", TOKENIZER_LINE]
     if spec.engine.runtime is Runtime.ECHO:
         return [*lines, "  no engine: echo plays the prompt back"]

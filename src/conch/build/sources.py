@@ -83,6 +83,17 @@ def fetch(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     raise BuildError(f"source.uri must be a file or folder that exists, got {path}")
 
 
+def fetched_folder(source: Source, cache: Cache) -> Path | None:
+    """The folder of a Hugging Face checkpoint that is on this machine already, unchecked; None where none is."""
+    path = local_path(source)
+    if path is not None:
+        return path if path.is_dir() else None
+    if not source.uri.startswith("hf://"):
+        return None
+    folder = cache.files_dir(SOURCES, _key("hub", *source.uri.removeprefix("hf://").split("@", 1)))
+    return folder if folder.is_dir() else None
+
+
 def wheel_key(source: Source) -> str:
     """Key in the cache of what a ``pypi://`` source names."""
     return _key("wheel", source.uri, source.sha256 or "", source.file or "")

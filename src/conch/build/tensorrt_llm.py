@@ -20,6 +20,7 @@ from conch.build.huggingface import CONFIG_FILE, read_json
 from conch.build.progress import Progress, format_bytes
 from conch.build.sources import Checkpoint, Format
 from conch.build.tensorrt_llm_host import Workplace
+from conch.build.tensorrt_llm_memory import require_memory
 from conch.errors import BuildError, RepositoryError
 from conch.spec import Engine
 from conch.spec_trtllm import TensorRtLlm
@@ -29,10 +30,6 @@ from conch.trtllm.model_config import check_model
 
 CHECKPOINTS = "tensorrt_llm_checkpoints"
 LOGS = "logs"
-# Bits of a weight after quantization; other weights, and other formats, keep theirs.
-_WEIGHT_BITS = {
-    "fp8": 8, "fp8_pc_pt": 8, "int8_sq": 8, "int8_wo": 8, "int4_awq": 4, "w4a8_awq": 4, "int4_wo": 4, "nvfp4": 4,
-}  # fmt: skip
 
 
 def compile_tensorrt_llm(
@@ -56,9 +53,9 @@ def compile_tensorrt_llm(
             "source.uri must be a Hugging Face model for the runtime tensorrtllm, got a GGUF file",
             mend="Name it as hf://org/name@revision, or its folder",
         )
-    check_model(read_json(checkpoint.path / CONFIG_FILE), engine, settings)
+    model = check_model(read_json(checkpoint.path / CONFIG_FILE), engine, settings)
+    require_memory(model, engine, settings, workplace.host, progress)
     steps = _Steps(checkpoint, engine, settings, cache, progress, workplace)
-    require_gpu_memory(steps.weight_bytes, settings, workplace)
     entry = steps.engine(steps.converted())
     tools = {
         "tensorrt_llm": settings.version, "gpu": workplace.host.gpu_name,
@@ -67,25 +64,6 @@ def compile_tensorrt_llm(
     if workplace.container is not None:
         tools["container"] = workplace.container
     return CompiledEngine(entry.files_dir, tools, entry.made)
-
-
-def require_gpu_memory(weight_bytes: int, settings: TensorRtLlm, workplace: Workplace) -> None:
-    """Refuse weights that do not even fit the GPUs by themselves.
-
-    Raises:
-        BuildError: names both sizes, and what would help.
-    """
-    if not workplace.host.gpu_memory_mib:
-        return
-    bits = _WEIGHT_BITS.get(settings.quantization.qformat, 16)
-    need_bytes = weight_bytes * bits // 16 // settings.world_size
-    have_bytes = workplace.host.gpu_memory_mib << 20
-    if need_bytes >= have_bytes:
-        raise BuildError(
-            f"each of {settings.world_size} GPUs must hold {format_bytes(need_bytes)} of weights, and has "
-            f"{format_bytes(have_bytes)} in all",
-            mend="Raise engine.tensorrt_llm.tp_size, or choose a smaller quantization.qformat",
-        )
 
 
 class _Steps:

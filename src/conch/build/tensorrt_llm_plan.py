@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from conch.build.huggingface import CONFIG_FILE
+from conch.build.tensorrt_llm_memory import known_config, plan_lines
 from conch.spec import ModelSpec
 from conch.spec_trtllm import TensorRtLlm
 from conch.text.files import CHAT_TEMPLATE_FILE, META_FILE, TOKENIZER_FILE
@@ -17,11 +19,22 @@ TOKENIZER_LINE = f"  make {TOKENIZER_FILE}, {CHAT_TEMPLATE_FILE} if the model ha
 MODEL, CHECKPOINT, ENGINE = "$MODEL", "$CHECKPOINT", "$ENGINE"
 
 
-def plan_compile(spec: ModelSpec) -> list[str]:
-    """Lines that say how a spec of the runtime tensorrtllm would be compiled."""
+def plan_compile(spec: ModelSpec, folder: Path | None) -> list[str]:
+    """Lines that say how a spec of the runtime tensorrtllm would be compiled.
+
+    Args:
+        spec: of that runtime.
+        folder: the checkpoint, if it is on this machine.
+
+    Raises:
+        BuildError: the model cannot be cut up or quantized as the spec asks.
+    """
     settings = _settings(spec)
     return [
         *_preflight_lines(settings),
+        "",
+        "memory",
+        *plan_lines(spec, *known_config(spec, folder)),
         "",
         "compile",
         TOKENIZER_LINE,
@@ -66,7 +79,7 @@ def _preflight_lines(settings: TensorRtLlm) -> list[str]:
         f"  NVIDIA GPUs of one kind, of compute capability {gpu}" if gpu else "  NVIDIA GPUs of one kind",
         "before anything is compiled",
         f"  config.json: {settings.architecture}, its heads, layers, context and columns fit the spec",
-        "  room for the checkpoint and the engine on the disk, and for the weights on the GPUs",
+        "  room for the checkpoint and the engine on the disk, and for weights and a sequence on the GPUs",
     ]
 
 

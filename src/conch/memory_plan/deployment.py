@@ -30,6 +30,7 @@ class Quantization(str, Enum):
     NONE = "none"
     FP8 = "fp8"
     INT8 = "int8"
+    INT4 = "int4"
     INT4_AWQ = "int4_awq"
     NVFP4 = "nvfp4"
 
@@ -101,6 +102,7 @@ class Deployment:
             Quantization.NONE: 8.0 * self.dtype.bytes,
             Quantization.FP8: 8.0,  # one scale for a matrix
             Quantization.INT8: 8.0,  # one scale for a column
+            Quantization.INT4: 4.0,  # the same
             Quantization.INT4_AWQ: 4 + 16 / self.group_size,  # a 16-bit scale for a group
             Quantization.NVFP4: 4 + 8 / 16,  # an FP8 scale for 16 weights
         }[self.quantization]
@@ -123,11 +125,20 @@ def check(model: Architecture, deployment: Deployment, gpu: Gpu) -> None:
         InvalidArgumentError: a number out of its range, or two that contradict each other, or the model.
         UnsupportedError: the GPU cannot compute it.
     """
+    check_model(model, deployment)
+    check_gpu(deployment, gpu)
+
+
+def check_model(model: Architecture, deployment: Deployment) -> None:
+    """Refuse what cannot be on any GPU.
+
+    Raises:
+        InvalidArgumentError: as ``check``.
+    """
     _check_ranges(deployment)
     _check_lengths(model, deployment)
     check_split(model, deployment)
     _check_checkpoint(model, deployment)
-    check_gpu(deployment, gpu)
 
 
 def check_gpu(deployment: Deployment, gpu: Gpu) -> None:
@@ -213,6 +224,8 @@ def _why_not_split(model: Architecture, deployment: Deployment, tp: int) -> str:
         if size % tp:
             return f"divide intermediate_size {size}"
     if deployment.quantization is Quantization.INT4_AWQ:
+        if model.hidden_size % deployment.group_size:
+            return f"go with a group_size that divides hidden_size {model.hidden_size}, not {deployment.group_size}"
         for size in (model.num_heads * model.head_dim, *columns):
             if size // tp % deployment.group_size:
                 return f"leave a multiple of group_size {deployment.group_size} of {size} columns on each GPU"

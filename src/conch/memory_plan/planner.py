@@ -65,6 +65,16 @@ class MemoryPlan:
     full_sequences: int
     verdict: Verdict
 
+    @property
+    def sequence_bytes(self) -> int:
+        """What one sequence of max_seq_len takes of the KV cache of one GPU."""
+        return self.kv_bytes_per_token * self.tokens_per_sequence
+
+    @property
+    def exceeds_memory(self) -> bool:
+        """Whether the weights and one sequence are too large, whatever the estimates say."""
+        return self.weight_bytes + self.sequence_bytes > self.memory_bytes
+
 
 def plan_memory(model: Architecture, deployment: Deployment, gpu: Gpu) -> MemoryPlan:
     """Plan the memory of one deployment on GPUs of one kind.

@@ -14,7 +14,7 @@ from conch.memory_plan.weights import parameter_count
 
 def as_text(plan: MemoryPlan, found: tuple[Remedy, ...]) -> str:
     """The plan as lines: what was asked, a table of one GPU's memory, the verdict, and what would help."""
-    lines = [*_question(plan), "", *_table(plan), "", *_capacity(plan), "", *_verdict(plan), *_notes(plan)]
+    lines = [*_question(plan), "", *_table(plan), "", *_capacity(plan), "", *verdict_lines(plan), *_notes(plan)]
     if found:
         lines += ["", "What would help, each by itself:" if len(found) > 1 else "What would help:"]
         lines += [f"  {remedy.change:<42} {_outcome(remedy.plan)}" for remedy in found]
@@ -88,7 +88,8 @@ def _capacity(plan: MemoryPlan) -> list[str]:
     ]
 
 
-def _verdict(plan: MemoryPlan) -> list[str]:
+def verdict_lines(plan: MemoryPlan) -> list[str]:
+    """Whether it fits, in a sentence or two."""
     size = plan.deployment.max_batch_size
     if plan.verdict is Verdict.FITS:
         return [f"It fits, with all {size} sequences of max_batch_size at full length."]

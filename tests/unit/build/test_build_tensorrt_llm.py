@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,16 +20,15 @@ import yaml
 from small_index import ROOT
 from small_models import small_metadata, write_small_huggingface
 
+from conch.build.commands import build_command
 from conch.build.gguf import GgufHeader
 from conch.build.gguf_tokenizer import convert_gguf_tokenizer
-from conch.build.pipeline import BuildOptions
-from conch.build.plan import plan_build
 from conch.build.tensorrt_llm_plan import engine_files
 from conch.spec import load_spec
 from conch.trtllm.engine_match import read_engine
 
-GOLDEN = Path(__file__).parent / "golden" / "tensorrt_llm"
-SPECS = [path for path in sorted((ROOT / "build_scripts/specs").glob("*.yaml")) if load_spec(path).engine.tensorrt_llm]
+GOLDEN = Path(__file__).parent / "golden" / "plans"
+SPECS = sorted((ROOT / "build_scripts/specs").glob("*.yaml"))
 WRITE_VARIABLE = "CONCH_WRITE_GOLDEN"
 TIMEOUT_S = 120
 NVIDIA_SMI = """#!/bin/sh
@@ -101,7 +101,7 @@ class Place:
             "runtime": "tensorrtllm", "max_seq_len": 128,
             "tensorrt_llm": {"architecture": "LlamaForCausalLM", "tp_size": 2, **(section or {})},
         }  # fmt: skip
-        spec = {"name": "small", "source": {"uri": "model"}, "engine": engine}
+        spec = {"name": "small", "source": {"uri": str(self.folder / "model")}, "engine": engine}
         (self.folder / "small.yaml").write_text(yaml.safe_dump(spec))
         done = subprocess.run(
             [sys.executable, str(ROOT / "build_scripts/build.py"), "--spec", "small.yaml", "--repository", "repository",
@@ -110,6 +110,16 @@ class Place:
             check=False,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
+
+    def dry_run(self, status: int = 0) -> str:
+        """What the plan of the last build's spec says, or why there is none."""
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "build_scripts/build.py"), "--spec", "small.yaml", "--repository", "repository",
+             "--cache", "cache", "--version", "1", "--dry-run"],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == status
+        return done.stderr if status else done.stdout
 
     @property
     def commands(self) -> list[str]:
@@ -194,7 +204,7 @@ def test_a_machine_that_cannot_build_is_refused(place: Place, environment: dict[
         ({"compute_capability": "9.0"}, "compute_capability is 9.0, and this machine has 8.9 (NVIDIA L4)"),
         ({"quantization": {"qformat": "nvfp4"}}, "needs a GPU of compute capability 10.0 or more, got 8.9"),
         ({"build": {"workers": 3}}, "workers must be at most 2, the GPUs, got 3"),
-        ({"tp_size": 3}, "tp_size must divide the model's 4 heads, got 3"),
+        ({"tp_size": 3}, "engine.tensorrt_llm.tp_size must divide num_attention_heads 4, got 3"),
         ({"architecture": "Qwen2ForCausalLM"}, "must be the model's, LlamaForCausalLM, got Qwen2ForCausalLM"),
     ],
 )
@@ -225,12 +235,53 @@ def test_an_encoder_is_refused(place: Place) -> None:
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_the_plan_of_every_shipped_spec_is_golden(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_plan_of_every_shipped_spec_is_golden(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    text = "\n".join(plan_build(load_spec(path), BuildOptions())) + "\n"
+    assert build_command(["--spec", str(path), "--dry-run"]) == 0
+    text, errors = capsys.readouterr()
+    assert (errors, list(tmp_path.iterdir())) == ("", [])
     golden = GOLDEN / f"{path.stem}.txt"
     if os.environ.get(WRITE_VARIABLE):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text, encoding="utf-8")
         pytest.skip("written, not compared")
     assert text == golden.read_text(encoding="utf-8")
+
+
+def test_the_plan_holds_what_the_build_does(place: Place) -> None:
+    """Every command that was run and every file that was written stands in it."""
+    assert place.build({"quantization": {"qformat": "int8_sq"}})[0] == 0
+    plan = place.dry_run()
+    folders = {"--model_dir": "$MODEL", "--checkpoint_dir": "$CHECKPOINT"}
+    for command in place.commands:
+        words = command.split()
+        output = words[words.index("--output_dir") + 1]
+        shown = command.replace(output, "$CHECKPOINT" if "--model_dir" in words else "$ENGINE")
+        for flag, name in folders.items():
+            if flag in words:
+                shown = shown.replace(words[words.index(flag) + 1], name)
+        assert f"    {shown}\n" in plan.replace('"', "")
+    repository = place.folder / "repository"
+    paths = [path.relative_to(place.folder) for path in repository.rglob("*") if path.is_file()]
+    written = {str(path) for path in paths if "__pycache__" not in path.parts and path.name != ".lock"}
+    written.add("repository/tokenizer/1/chat_template.jinja")  # "if the model has one", and this has none
+    assert written == {line.strip() for line in plan.splitlines() if line.startswith("  repository/")}
+    assert f"numbers of the model: {place.folder / 'model/config.json'}" in plan
+
+
+def test_what_cannot_fit_is_refused_with_what_would_help(place: Place) -> None:
+    place.change_config(hidden_size=8192, num_attention_heads=64, num_key_value_heads=8, intermediate_size=28672,
+                        num_hidden_layers=80)  # fmt: skip
+    errors = refusal(place)
+    assert re.search(r"each GPU of 2 must hold 6\d\.\d\d GiB of weights .* and has 22\.49 GiB in all", errors)
+    assert "engine.tensorrt_llm.tp_size: 8" in errors
+    assert place.commands == []
+    assert "NVIDIA L4" not in place.dry_run()
+    assert "L4: It does not fit: " in place.dry_run()
+
+
+def test_the_plan_of_a_model_that_does_not_go_with_the_spec_is_refused(place: Place) -> None:
+    place.build({"tp_size": 3})
+    assert "engine.tensorrt_llm.tp_size must divide num_attention_heads 4, got 3" in place.dry_run(status=1)
