@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--warm-up", default=MSER, metavar="S",
                         help=f"{MSER} (the rule), {NONE}, or seconds to leave out at the beginning")  # fmt: skip
     parser.add_argument("--slo", default=None, metavar="NAME_MS=NUMBER,...",
-                        help="limits in the place of the run's own, such as ttft_p99_ms=500,tpot_p99_ms=50")  # fmt: skip
+                        help="limits in the place of the run's own, such as ttft_p99_ms=500")  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         summary = summarize(options.folder, _warm_up(options.warm_up), _limits(options.slo))

@@ -94,7 +94,7 @@ def omission(summary: Summary) -> list[str]:
             continue
         most = max(hidden, key=lambda name: hidden[name][1] - hidden[name][0])
         if hidden[most][1] - hidden[most][0] <= max(1.0, 0.02 * hidden[most][1]):
-            found.append(f"{label}: requests left on time; timing from sending hides nothing at any of these percentiles")
+            found.append(f"{label}: timing from sending hides nothing at any of these percentiles{_lateness(summary)}")
             continue
         for name in dict.fromkeys((most, *(one for one in ("p99",) if one in hidden))):
             sent, due = hidden[name]
@@ -103,6 +103,14 @@ def omission(summary: Summary) -> list[str]:
                 f"sending hides {number(due - sent)} ms ({(due - sent) / due:.0%})"
             )
     return found
+
+
+def _lateness(summary: Summary) -> str:
+    delay = summary.metrics.get("start_delay_ms")
+    if delay is None:
+        return ""
+    late_ms = number(delay.highest)
+    return "; every request left on time" if delay.highest < 10 else f", though some left {late_ms} ms late"
 
 
 def _hidden(raw: Distribution, corrected: Distribution) -> dict[str, tuple[float, float]]:
