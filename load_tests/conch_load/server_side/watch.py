@@ -1,0 +1,132 @@
+"""Samples of a server while a run goes on, into ``server.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+from urllib.parse import urlsplit
+
+from conch.contract import DEFAULT_HTTP_PORT, DEFAULT_METRICS_PORT
+from conch_load.records import SERVER_FILE
+from conch_load.server_side import scrape
+from conch_load.server_side.names import METRICS, STATISTICS, half_of
+from conch_load.server_side.scrape import ScrapeError, Values
+
+INTERVAL_S = 1.0
+_END_S = 30.0
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a server's figures are.
+
+    Attributes:
+        metrics_url: of its metrics page; None: it has none.
+        statistics_url: of Triton's HTTP port; None: it is not a Triton.
+        model: that clients ask.
+    """
+
+    metrics_url: str | None
+    statistics_url: str | None
+    model: str
+
+
+def sources_of(front: str, target: str, model: str) -> Sources:
+    """The usual places, for a target as a run names it: Triton's default ports beside it; /metrics of an OpenAI server.
+
+    Args:
+        front: one of records.FRONTS.
+        target: host:port or URL.
+        model: that clients ask.
+    """
+    parts = urlsplit(target if "//" in target else f"http://{target}")
+    host = parts.hostname or "127.0.0.1"
+    host = f"[{host}]" if ":" in host else host
+    if front == "openai":
+        return Sources(f"{parts.scheme}://{parts.netloc}/metrics", None, model)
+    http = f"{host}:{DEFAULT_HTTP_PORT}" if front == "triton-grpc" else parts.netloc
+    scheme = parts.scheme if front != "triton-grpc" else "http"
+    return Sources(f"http://{host}:{DEFAULT_METRICS_PORT}/metrics", f"{scheme}://{http}", model)
+
+
+class Watch:
+    """A thread that looks at a server now, every interval, and at the end; use it in a ``with``.
+
+    Run it in a process that does nothing else meanwhile, not inside the load generator. A look that fails is written
+    down as such and stops nothing.
+    """
+
+    def __init__(self, folder: Path, sources: Sources, interval_s: float = INTERVAL_S) -> None:
+        self._path, self._sources, self._interval_s = folder / SERVER_FILE, sources, interval_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="server-side", daemon=True)
+        self._last: Values = {}
+        # Samples must not jump when the wall clock is set: one look at both clocks, then the steady one.
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def __enter__(self) -> Watch:
+        """The first look is taken before this returns."""
+        self._file: TextIO = self._path.open("w", encoding="utf-8")
+        self._write({"sources": vars(self._sources), "interval_s": self._interval_s, **self._models()})
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The last look is taken before this returns."""
+        self._ended.set()
+        self._thread.join(_END_S)
+        if not self._thread.is_alive():
+            self._look()
+            self._file.close()
+
+    def _loop(self) -> None:
+        due = time.monotonic() + self._interval_s
+        while not self._ended.wait(max(0.0, due - time.monotonic())):
+            self._look()
+            due = max(due + self._interval_s, time.monotonic())
+
+    def _models(self) -> dict[str, Any]:
+        if self._sources.statistics_url is None:
+            return {"models": {}}
+        try:
+            found = scrape.topology(self._sources.statistics_url, self._sources.model)
+        except ScrapeError as error:
+            return {"models": {}, "error": str(error)}
+        return {"models": {name: {"steps": one.steps, "decoupled": one.decoupled} for name, one in found.items()}}
+
+    def _look(self) -> None:
+        """One line: what changed since the last, what is gone, what failed. A half that failed stays as it was."""
+        at_ns = time.monotonic_ns() + self._offset_ns
+        now: Values = {}
+        errors = {}
+        for half, url, read in (
+            (METRICS, self._sources.metrics_url, scrape.metrics),
+            (STATISTICS, self._sources.statistics_url, scrape.statistics),
+        ):
+            try:
+                now |= read(url) if url else {}
+            except ScrapeError as error:
+                errors[half] = str(error)
+                now |= {key: value for key, value in self._last.items() if half_of(key) == half}
+        self._write(
+            {
+                "at_unix_ns": at_ns,
+                "took_ms": round((time.monotonic_ns() + self._offset_ns - at_ns) / 1e6, 3),
+                "changed": {key: value for key, value in now.items() if self._last.get(key) != value},
+                "gone": [key for key in self._last if key not in now],
+                **({"errors": errors} if errors else {}),
+            }
+        )
+        self._last = now
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._file.flush()
