@@ -1,17 +1,19 @@
-"""The command ``build_scripts/launch.py``: checks a release against this machine, and prints what starts it."""
+"""The command ``build_scripts/launch.py``: checks a release against this machine, and prints or runs what starts it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from conch.contract import ENGINE
-from conch.errors import ConchError
+from conch.errors import ConchError, ServerError
 from conch.repository.artifacts import ENGINE_DIR
 from conch.repository.check import check_repository
-from conch.server.launch import Mode, Ports, checked_release, plan_launch
+from conch.server.launch import Launch, Mode, Ports, checked_release, plan_launch
 from conch.server.report import complain
 from conch.trtllm.engine_match import check_host, read_engine
 from conch.trtllm.host import find_host
@@ -39,14 +41,26 @@ def launch_command(argv: Sequence[str] | None = None) -> int:
         print("# on every machine the same image and repository; mpirun on the first one, inside of its container")
     print("# in the container")
     print(" ".join([*(f"{n}={v}" for n, v in launch.environment.items()), shlex.join(launch.command)]))
+    if arguments.run:
+        return _become(launch)
     print("# from outside")
     print(shlex.join(launch.container))
     return 0
 
 
+def _become(launch: Launch) -> int:
+    """Run the command in the place of this process, so that signals reach it; returns only where that fails."""
+    sys.stdout.flush()
+    try:
+        os.execvpe(launch.command[0], launch.command, {**os.environ, **launch.environment})
+    except OSError as error:
+        complain(ServerError(f"{launch.command[0]} cannot be run: {error.strerror}", mend="Use the container"))
+        return 1
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Check a release of the runtime tensorrtllm against this machine, and print what starts it.",
+        description="Check a release of the runtime tensorrtllm against this machine, and print or run what starts it.",
         allow_abbrev=False,
     )
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="default: %(default)s")
@@ -57,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--http-port", type=int, default=Ports.http, help="default: %(default)s")
     parser.add_argument("--grpc-port", type=int, default=Ports.grpc, help="default: %(default)s")
     parser.add_argument("--metrics-port", type=int, default=Ports.metrics, help="default: %(default)s")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the commands without a look at this machine's GPUs"
-    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="print the commands without a look at this machine's GPUs")
+    what.add_argument("--run", action="store_true", help="run the first one, for inside of the container")
     return parser

@@ -167,3 +167,24 @@ def test_a_machine_that_fits(tmp_path: Path) -> None:
     done = run(tmp_path, write_trtllm(tmp_path, tp_size=2), gpus="NVIDIA H100, 9.0, 81559\\n" * 2)
     assert done.returncode == 0
     assert "mpirun" in done.stdout
+
+
+def test_run_takes_the_place_of_the_command(tmp_path: Path) -> None:
+    repository = write_trtllm(tmp_path, tp_size=2)
+    (tmp_path / "programs").mkdir()
+    mpirun = tmp_path / "programs" / "mpirun"
+    mpirun.write_text('#!/bin/sh\nprintf "%s\\n" "$TRTLLM_ORCHESTRATOR" "$@"\nexit 7\n')
+    mpirun.chmod(0o755)
+    done = run(tmp_path, repository, "--run", "--mode", "orchestrator", gpus="NVIDIA H100, 9.0, 81559\\n" * 2)
+    assert (done.returncode, done.stderr) == (7, "")
+    command = launch(repository, Mode.ORCHESTRATOR).command
+    assert done.stdout.splitlines()[-len(command) :] == ["1", *command[1:]]
+    assert "docker" not in done.stdout
+
+
+def test_run_without_mpirun_says_so(tmp_path: Path) -> None:
+    repository = write_trtllm(tmp_path)
+    assert run(tmp_path, repository, "--run", "--dry-run").returncode == 2
+    done = run(tmp_path, repository, "--run", gpus="NVIDIA H100, 9.0, 81559\\n")
+    assert done.returncode == 1
+    assert "mpirun cannot be run: No such file or directory" in done.stderr
