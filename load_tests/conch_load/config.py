@@ -179,6 +179,8 @@ class RunConfig(_Frozen):
         context_tokens: most tokens of prompt and answer together; None: as the repository says, if there is one.
         slo_ms: goals, such as {"ttft_p99_ms": 500}; the analysis judges them.
         check_answers: so many greedy answers are asked for again, alone, and compared.
+        metrics_url, statistics_url: where the server's own figures are (server_side.watch); None: the usual places for
+            the target; "none": they are not looked at.
         max_loop_lag_ms, max_cpu_share, max_late_share: beyond these the generator was the limit (honesty.verdict).
         check_tokens: a difference between the server's token counts and the tokenizer's fails the run.
     """
@@ -203,6 +205,8 @@ class RunConfig(_Frozen):
     slo_ms: dict[str, float] = {}
     check_answers: int = Field(default=8, ge=0)
     check_tokens: bool = True
+    metrics_url: str | None = None
+    statistics_url: str | None = None
     max_loop_lag_ms: float = Field(default=50, gt=0)
     max_cpu_share: float = Field(default=0.9, gt=0, le=1)
     max_late_share: float = Field(default=0.01, ge=0, le=1)

@@ -23,6 +23,8 @@ _PLAIN = {
     "--repository": ("repository", "Conch's model repository (its tokenizer, its context)"),
     "--context-tokens": ("context_tokens", "most tokens of prompt and answer together"),
     "--check-answers": ("check_answers", "greedy answers that are asked for again, alone, and compared"),
+    "--metrics-url": ("metrics_url", "the server's metrics page; none: leave it (port 8002 beside the target)"),
+    "--statistics-url": ("statistics_url", "Triton's HTTP port; none: leave it (port 8000 beside the target)"),
     "--max-loop-lag-ms": ("max_loop_lag_ms", "a generator later than this in more than 5 %% of the seconds is invalid"),
     "--max-cpu-share": ("max_cpu_share", "a worker busier than this, of one core, is invalid"),
     "--max-late-share": ("max_late_share", "open loop: more requests than this sent > 10 ms late is invalid"),

@@ -13,6 +13,7 @@ import conch_load
 from conch_load.config import RunConfig
 from conch_load.honesty.finish import finish
 from conch_load.records import RUN_FILE, RunInfo, read_run
+from conch_load.server_side import Sources, Watch, sources_of
 from conch_load.users.prepare import prepare
 
 LOCUSTFILE = Path(conch_load.__file__).resolve().parents[1] / "locustfile.py"
@@ -42,7 +43,8 @@ def run(config: RunConfig, folder: Path) -> RunInfo:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (RUN_FILE,):
         (folder / name).unlink(missing_ok=True)
-    said = _locust(command(config, folder), config)
+    with Watch(folder, server_sources(config)):
+        said = _locust(command(config, folder), config)
     if not (folder / RUN_FILE).is_file():
         raise RunError(f"Locust ended without a run: {said or 'it said nothing'}")
     info = read_run(folder)
@@ -50,6 +52,13 @@ def run(config: RunConfig, folder: Path) -> RunInfo:
         reason = next((text.removeprefix("not run: ") for text in info.invalid), "") or said or "Locust said nothing"
         raise RunError(reason)
     return finish(folder)
+
+
+def server_sources(config: RunConfig) -> Sources:
+    """Where the server's own figures are."""
+    usual = sources_of(config.front, config.target, config.model)
+    metrics, statistics = config.metrics_url or usual.metrics_url, config.statistics_url or usual.statistics_url
+    return Sources(None if metrics == "none" else metrics, None if statistics == "none" else statistics, config.model)
 
 
 def command(config: RunConfig, folder: Path) -> list[str]:

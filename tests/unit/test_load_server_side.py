@@ -344,15 +344,27 @@ def test_a_file_that_is_not_samples_is_refused_by_line(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("front", "target", "metrics_url", "statistics_url"),
     [
-        ("triton-grpc", "10.0.0.1:9001", "http://10.0.0.1:8002/metrics", "http://10.0.0.1:8000"),
-        ("triton-http", "host:9000", "http://host:8002/metrics", "http://host:9000"),
-        ("triton-http-stream", "https://host:9000", "http://host:8002/metrics", "https://host:9000"),
+        ("triton-grpc", "10.0.0.1:8001", "http://10.0.0.1:8002/metrics", "http://10.0.0.1:8000"),
+        ("triton-grpc", "10.0.0.1:9001", None, None),
+        ("triton-http", "host:8000", "http://host:8002/metrics", "http://host:8000"),
+        ("triton-http", "host:9000", None, "http://host:9000"),
+        ("triton-http-stream", "https://host:8000", "http://host:8002/metrics", "https://host:8000"),
         ("openai", "http://host:9000/v1", "http://host:9000/metrics", None),
-        ("triton-grpc", "[::1]:9001", "http://[::1]:8002/metrics", "http://[::1]:8000"),
+        ("triton-grpc", "[::1]:8001", "http://[::1]:8002/metrics", "http://[::1]:8000"),
     ],
 )
-def test_the_usual_places(front: str, target: str, metrics_url: str, statistics_url: str | None) -> None:
+def test_the_usual_places(
+    front: str, target: str, metrics_url: str | None, statistics_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP", "GRPC", "METRICS"):
+        monkeypatch.delenv(f"CONCH_{name}_PORT", raising=False)
     assert sources_of(front, target, "m") == Sources(metrics_url, statistics_url, "m")
+
+
+def test_the_usual_places_of_a_server_on_other_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, port in (("HTTP", "1"), ("GRPC", "2"), ("METRICS", "3")):
+        monkeypatch.setenv(f"CONCH_{name}_PORT", port)
+    assert sources_of("triton-grpc", "h:2", "m") == Sources("http://h:3/metrics", "http://h:1", "m")
 
 
 def test_window_of_nothing_is_nothing() -> None:

@@ -25,6 +25,7 @@ from conch_load.records import (
     read_requests,
     read_run,
 )
+from conch_load.server_side.summary import summarize as server_side
 
 MSER = "mser5"
 NONE = "none"
@@ -63,7 +64,8 @@ def summarize(folder: Path, warm_up: str | float = MSER, slo_ms: Mapping[str, fl
         UnknownObjectiveError: a limit that does not exist.
     """
     run, found, samples = load(folder)
-    summary = make_summary(run, found, samples, _server(folder), warm_up, slo_ms)
+    window, _, _ = find_window(run, found, warm_up)
+    summary = make_summary(run, found, samples, _server(folder, window), warm_up, slo_ms)
     write_summary(folder, summary)
     return summary
 
@@ -208,6 +210,6 @@ def _thin(summary: Summary) -> list[str]:
     return found
 
 
-def _server(folder: Path) -> dict[str, Any] | None:
+def _server(folder: Path, window: Window) -> dict[str, Any] | None:
     """The server's side of the same window, where it was recorded."""
-    return None
+    return server_side(folder, round(window.start_s * 1e9), round(window.end_s * 1e9))

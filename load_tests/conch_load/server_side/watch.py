@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -11,7 +12,14 @@ from types import TracebackType
 from typing import Any, TextIO
 from urllib.parse import urlsplit
 
-from conch.contract import DEFAULT_HTTP_PORT, DEFAULT_METRICS_PORT
+from conch.contract import (
+    DEFAULT_GRPC_PORT,
+    DEFAULT_HTTP_PORT,
+    DEFAULT_METRICS_PORT,
+    GRPC_PORT_VARIABLE,
+    HTTP_PORT_VARIABLE,
+    METRICS_PORT_VARIABLE,
+)
 from conch_load.records import SERVER_FILE
 from conch_load.server_side import scrape
 from conch_load.server_side.names import METRICS, STATISTICS, half_of
@@ -19,6 +27,10 @@ from conch_load.server_side.scrape import ScrapeError, Values
 
 INTERVAL_S = 1.0
 _END_S = 30.0
+_PORTS = (
+    (HTTP_PORT_VARIABLE, DEFAULT_HTTP_PORT), (GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT),
+    (METRICS_PORT_VARIABLE, DEFAULT_METRICS_PORT),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,10 @@ class Sources:
 
 
 def sources_of(front: str, target: str, model: str) -> Sources:
-    """The usual places, for a target as a run names it: Triton's default ports beside it; /metrics of an OpenAI server.
+    """The usual places, for a target as a run names it.
+
+    Triton's other ports are looked for beside the target only if the target's own port is the usual one (Triton's, or
+    what the environment says Conch listens on): otherwise they might be another server's.
 
     Args:
         front: one of records.FRONTS.
@@ -45,13 +60,16 @@ def sources_of(front: str, target: str, model: str) -> Sources:
         model: that clients ask.
     """
     parts = urlsplit(target if "//" in target else f"http://{target}")
-    host = parts.hostname or "127.0.0.1"
-    host = f"[{host}]" if ":" in host else host
     if front == "openai":
         return Sources(f"{parts.scheme}://{parts.netloc}/metrics", None, model)
-    http = f"{host}:{DEFAULT_HTTP_PORT}" if front == "triton-grpc" else parts.netloc
-    scheme = parts.scheme if front != "triton-grpc" else "http"
-    return Sources(f"http://{host}:{DEFAULT_METRICS_PORT}/metrics", f"{scheme}://{http}", model)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    http, grpc, metrics = (int(os.environ.get(name) or port) for name, port in _PORTS)
+    usual = parts.port == (grpc if front == "triton-grpc" else http)
+    metrics_url = f"http://{host}:{metrics}/metrics" if usual else None
+    if front == "triton-grpc":
+        return Sources(metrics_url, f"http://{host}:{http}" if usual else None, model)
+    return Sources(metrics_url, f"{parts.scheme}://{parts.netloc}", model)
 
 
 class Watch:
