@@ -126,7 +126,8 @@ def _pairs(before: Summary, after: Summary) -> Iterator[_Pair]:
         short = [f"{run.run.name} has {run.metrics[name].count} values, it needs {figure.needs}"
                  for run, figure in ((before, one), (after, other)) if figure.value is None]  # fmt: skip
         label = f"{METRICS[name].label}, p{which}"
-        yield f"{metric[:-3]}_p{which}_ms", label, METRICS[name].unit, "lower", _estimate(one), _estimate(other), "; ".join(short)
+        key, unit, note = f"{metric[:-3]}_p{which}_ms", METRICS[name].unit, "; ".join(short)
+        yield key, label, unit, "lower", _estimate(one), _estimate(other), note
     for name in _RATE_ROWS:
         if name in before.rates and name in after.rates:
             rates = _estimate(before.rates[name]), _estimate(after.rates[name])

@@ -172,7 +172,7 @@ RULES = {
     "interval": "95 %, and the wider of two at each end: the order-statistic interval (exact for independent values, "
     "any distribution), and one from 20 batch means of the share below the percentile (for requests that "
     "depend on their neighbours; Woodruff 1952). ‘design effect’ is how many requests weigh as one because of it. An "
-    "open end means that the run does not bound it.",
+    "open end means that the run does not bound it. Of rates: from 40 slices of the window, by Newey and West.",
     "warm-up": "Requests sent as warm-up, and then those that MSER-5 (White 1997) cuts, applied to ranks so that only "
     "an unusual beginning is cut, never a bad spell later in the run, and only when what it cuts differs from the rest "
     "(Mann-Whitney, p < 0.01). When it would cut half of the run, nothing is cut and the report says so.",

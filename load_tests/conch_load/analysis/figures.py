@@ -13,7 +13,7 @@ from conch_load.analysis.columns import UNFINISHED, Booleans, Columns
 from conch_load.analysis.definitions import METRICS, PERCENTILES, STALL_FACTOR
 from conch_load.analysis.early_stopping import early_stopping
 from conch_load.analysis.intervals import (
-    BATCHES,
+    RATE_SLICES,
     Estimate,
     Floats,
     Integers,
@@ -112,8 +112,8 @@ def rates(columns: Columns, measured: Booleans, window: Window, met: Booleans | 
     span = (window.start_s, window.end_s)
 
     def per_s(at_s: Floats, weights: Floats | None = None) -> Quantity:
-        slices, _ = np.histogram(at_s, bins=BATCHES, range=span, weights=weights)
-        return quantity(rate(slices.astype(np.float64), window.length_s / BATCHES))
+        slices, _ = np.histogram(at_s, bins=RATE_SLICES, range=span, weights=weights)
+        return quantity(rate(slices.astype(np.float64), window.length_s / RATE_SLICES))
 
     ok, sent = columns.ok, columns.ok[columns.chunk_owner]
     found = {

@@ -25,7 +25,7 @@ from conch_load.records import (
     read_requests,
     read_run,
 )
-from conch_load.server_side.summary import summarize as server_side
+from conch_load.server_side import summary as server_side
 
 MSER = "mser5"
 NONE = "none"
@@ -64,17 +64,17 @@ def summarize(folder: Path, warm_up: str | float = MSER, slo_ms: Mapping[str, fl
         UnknownObjectiveError: a limit that does not exist.
     """
     run, found, samples = load(folder)
-    window, _, _ = find_window(run, found, warm_up)
-    summary = make_summary(run, found, samples, _server(folder, window), warm_up, slo_ms)
+    summary = make_summary(run, found, samples, warm_up, slo_ms)
+    summary = summary.model_copy(update={"server": _server(folder, summary.window)})
     write_summary(folder, summary)
     return summary
 
 
 def make_summary(
-    run: RunInfo, found: Columns, samples: list[GeneratorSample], server: dict[str, Any] | None = None,
-    warm_up: str | float = MSER, slo_ms: Mapping[str, float] | None = None,
+    run: RunInfo, found: Columns, samples: list[GeneratorSample], warm_up: str | float = MSER,
+    slo_ms: Mapping[str, float] | None = None,
 ) -> Summary:  # fmt: skip
-    """The same from what a run folder holds, without writing."""
+    """The same from what a run folder holds, without the server's side and without writing."""
     limits = dict(run.slo_ms if slo_ms is None else slo_ms)
     wanted = objectives(limits)
     window, measured, before = find_window(run, found, warm_up)
@@ -90,7 +90,7 @@ def make_summary(
         counts=figures.counts(found, measured, before), metrics=metrics, stalls=figures.stalls(found, measured),
         rates=figures.rates(found, measured, window, good(found, wanted) if wanted else None),
         slo=figures.slo(found, measured, wanted), little=figures.little(found, measured, window, samples),
-        generator=figures.generator(figures.within(samples, window)), checks=dict(run.checks), server=server,
+        generator=figures.generator(figures.within(samples, window)), checks=dict(run.checks), server=None,
     )  # fmt: skip
     invalid = [*run.invalid, *([] if summary.counts.succeeded else ["no request of the measured part succeeded"])]
     return summary.model_copy(update={"invalid": invalid, "valid": not invalid, "warnings": _warnings(summary)})
@@ -211,5 +211,6 @@ def _thin(summary: Summary) -> list[str]:
 
 
 def _server(folder: Path, window: Window) -> dict[str, Any] | None:
-    """The server's side of the same window, where it was recorded."""
-    return server_side(folder, round(window.start_s * 1e9), round(window.end_s * 1e9))
+    """The server's side of the same window, where it was recorded; without what is for plots alone."""
+    told = server_side.summarize(folder, round(window.start_s * 1e9), round(window.end_s * 1e9))
+    return None if told is None else {name: value for name, value in told.items() if name != "timeline"}

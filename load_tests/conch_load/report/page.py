@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +14,7 @@ from conch_load.analysis.columns import Booleans, Columns
 from conch_load.analysis.definitions import DEFINITIONS, MLPERF_ANCHORS, RULES, TOOLS
 from conch_load.analysis.summary import Summary
 from conch_load.records import GeneratorSample
-from conch_load.report import run_plots, texts
+from conch_load.report import run_plots, server_part, texts
 
 
 def environment() -> Environment:
@@ -30,18 +30,18 @@ def _source(name: str) -> str:
 
 
 def render_run(summary: Summary, found: Columns, measured: Booleans, samples: Sequence[GeneratorSample],
-               server: str = "") -> str:  # fmt: skip
+               server_timeline: Sequence[Mapping[str, Any]] = ()) -> str:  # fmt: skip
     """The page of one run.
 
     Args:
-        server: the section on the server's side, as HTML; "" where it was not recorded.
+        server_timeline: the server's gauges: ``at_s``, ``waiting``, ``running``, ...; empty where not recorded.
     """
     return environment().get_template("run.html.jinja").render(
         summary=summary, tiles=tiles(summary), subtitle=subtitle(summary),
-        timeline=[Markup(one) for one in run_plots.timeline(found, summary, samples)],
+        timeline=[Markup(one) for one in run_plots.timeline(found, summary, samples, server_timeline)],
         distributions=[Markup(one) for one in run_plots.distributions(found, summary, measured)],
         heads=texts.metric_heads(summary), rows=texts.metric_rows(summary), rates=texts.rate_rows(summary),
-        objectives=texts.objective_rows(summary), omission=texts.omission(summary), server=Markup(server),
+        objectives=texts.objective_rows(summary), omission=texts.omission(summary), server=server_part.parts(summary),
         config=json.dumps(_config(summary), indent=2, ensure_ascii=False), **definitions(),
     )  # fmt: skip
 
@@ -62,9 +62,9 @@ def subtitle(summary: Summary) -> str:
 
 def tiles(summary: Summary) -> list[dict[str, str]]:
     """The figures at the top: label, text, interval, note, state."""
+    asked = f"{texts.number(summary.rates['offered_per_s'].value)} {'due' if summary.open_loop else 'sent'}"
     found = [_tile("Tokens out a second", texts.cell(summary.rates["output_tokens_per_s"])),
-             _tile("Requests a second", texts.cell(summary.rates["completed_per_s"]),
-                   f"{texts.number(summary.rates['offered_per_s'].value)} due")]  # fmt: skip
+             _tile("Requests a second", texts.cell(summary.rates["completed_per_s"]), asked)]  # fmt: skip
     for metric, label in (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "End to end")):
         key = f"{metric}_corrected_ms" if f"{metric}_corrected_ms" in summary.metrics else f"{metric}_ms"
         figure = summary.metrics.get(key)

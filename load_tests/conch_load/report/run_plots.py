@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -21,19 +22,27 @@ _CURVE_POINTS = 260
 _WIDE = 1180
 
 
-def timeline(found: Columns, summary: Summary, samples: Sequence[GeneratorSample]) -> list[str]:
-    """TTFT, what was in flight, tokens and errors, and the generator, over one axis of time."""
+def timeline(found: Columns, summary: Summary, samples: Sequence[GeneratorSample],
+             server: Sequence[Mapping[str, Any]] = ()) -> list[str]:  # fmt: skip
+    """TTFT, what was in flight, tokens and errors, and the generator, over one axis of time.
+
+    Args:
+        server: the server's gauges: ``at_s``, ``waiting``, ``running``, ``kv_cache_usage``, ...
+    """
     end_s = float(np.nanmax(np.concatenate([found.final_s, found.sent_s])))
     x = Axis("seconds since the run's start", 0.0, max(end_s, summary.window.end_s))
-    panels = [_latency_panel(found, summary, x), _flight_panel(found, x), _token_panel(found, x, last=not samples)]
+    panels = [_latency_panel(found, summary, x), _flight_panel(found, x, server)]
+    panels.append(_token_panel(found, x, last=not samples))
     if samples:
         panels.append(_generator_panel(samples, x))
     return [panel.render() for panel in panels]
 
 
-def _bins(x: Axis) -> Floats:
+def _bins(x: Axis, most: int = 130) -> Floats:
+    """Edges of slices of time, at most so many (and 130)."""
     seconds = x.high - x.low
-    step = next(one for one in (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1e9) if seconds / one <= 130)
+    most = min(max(most, 4), 130)
+    step = next(one for one in (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1e9) if seconds / one <= most)
     return np.arange(x.low, x.high + step, step)
 
 
@@ -54,7 +63,7 @@ def _latency_panel(found: Columns, summary: Summary, x: Axis) -> Chart:
     hints = [f"{found.start_s[one]:.2f} s: {values[one]:,.1f} ms" for one in keep]
     dots = [(float(found.start_s[one]), float(values[one])) for one in keep]
     chart.dots(dots, "c1 faint", f"a request ({name})", hints)
-    edges = _bins(x)
+    edges = _bins(x, len(keep) // 12)
     middle: list[tuple[float, float]] = []
     high: list[tuple[float, float]] = []
     for begin, end in pairwise(edges):
@@ -90,8 +99,8 @@ def _shade_outside(chart: Chart, summary: Summary) -> None:
     chart.shade(summary.window.end_s, chart.x.high, "not measured: answers to what was sent before")
 
 
-def _flight_panel(found: Columns, x: Axis) -> Chart:
-    """How many were in flight: sent and waiting for a first token, and streaming."""
+def _flight_panel(found: Columns, x: Axis, server: Sequence[Mapping[str, Any]]) -> Chart:
+    """How many were in flight: sent and waiting for a first token, and streaming; and the server's own queue."""
     edges = _bins(x)
     ends = np.where(np.isnan(found.final_s), x.high, found.final_s)
     firsts = np.where(np.isnan(found.first_s), ends, found.first_s)
@@ -105,6 +114,10 @@ def _flight_panel(found: Columns, x: Axis) -> Chart:
     points = list(zip(middles, waiting.tolist(), strict=True))
     chart.area(points, "c3", "of these waiting for their first token",
                [f"{at:.1f} s: {value:.1f} wait for their first token" for at, value in points])  # fmt: skip
+    for name, css in (("waiting", "c4"), ("running", "c5")):
+        points = [(one["at_s"], one[name]) for one in server if one.get(name) is not None and one["at_s"] <= x.high]
+        text = f"the server says {name}"
+        chart.line(points, css, text, [f"{at:.1f} s: {text} {value:.0f}" for at, value in points])
     return chart
 
 

@@ -78,7 +78,16 @@ def _percentiles(summary: Summary) -> list[str]:
 
 def rate_rows(summary: Summary) -> list[tuple[str, str, Cell]]:
     """(key, label, cell)."""
-    return [(key, RATES[key].label, cell(figure)) for key, figure in summary.rates.items()]
+    sent = {} if summary.open_loop else {"offered_per_s": "Requests sent"}
+    return [(key, sent.get(key, RATES[key].label), cell(figure)) for key, figure in summary.rates.items()]
+
+
+def check_text(found: Any) -> str:
+    """What a check of the generator found, flat."""
+    if not isinstance(found, Mapping):
+        return str(found)
+    shown = {name.replace("_", " "): value for name, value in found.items() if value not in ([], {}, None)}
+    return " · ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def omission(summary: Summary) -> list[str]:
