@@ -128,6 +128,27 @@ bench: up setup-dev ## measure throughput here, side by side with the bare engin
 cost: setup-dev ## what tokens cost, and from which load on self-hosting pays; COST_ARGS="--help" tells what there is
 	@exec $(PY) -m conch_load.cost $(COST_ARGS)
 
+# --- load tests (docs/load_testing.md) ----------------------------------------------------------------------------
+
+CONCH_LOAD := $(PY) -m conch_load
+LOAD_TARGET ?= 127.0.0.1:$${CONCH_GRPC_PORT:-8001}
+LOAD_ARGS ?=
+
+load-test: up setup-dev ## one minute of load on the server here, with a report; LOAD_ARGS="--users 64 ..."
+	@exec $(CONCH_LOAD) run --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" $(LOAD_ARGS)
+
+load-ui: up setup-dev ## Locust's web page on http://127.0.0.1:8089, token metrics live on /tokens
+	@exec $(BIN)/locust -f load_tests/locustfile.py --web-host 127.0.0.1 --target "$(LOAD_TARGET)" \
+		--repository "$(REPOSITORY)" $(LOAD_ARGS)
+
+load-soak: up setup-dev ## the same for SOAK_S seconds (an hour), at a rate of its own
+	@exec $(CONCH_LOAD) run --name soak --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" \
+		--duration-s $(or $(SOAK_S),3600) --rate $(or $(SOAK_RATE),2) $(LOAD_ARGS)
+
+load-workers: setup-dev ## join a distributed run as a worker: MASTER=host:port, the run's --master-bind
+	@test -n "$(MASTER)" || { echo 'usage: make load-workers MASTER=host:port' >&2; exit 2; }
+	@exec $(CONCH_LOAD) worker --master "$(MASTER)"
+
 # --- tidying ------------------------------------------------------------------------------------------------------
 
 clean: ## remove caches of tools and the run folder
