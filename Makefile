@@ -15,6 +15,7 @@ TYPED := src/conch client/src/conch_client build_scripts benchmarks load_tests
 CODE := src client build_scripts python_backends benchmarks load_tests tests
 NEEDS_SETUP = @test -x $(PY) || { echo "not set up yet: make serve" >&2; exit 3; }
 PYTEST_ARGS ?=
+DOCKER ?= docker
 export Q  # handed on through the environment: a question may hold quotes
 
 .DEFAULT_GOAL := help
@@ -23,7 +24,7 @@ export Q  # handed on through the environment: a question may hold quotes
 	ask chat lock clean distclean cost
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  SPEC=$(SPEC)  which model to build and serve"
 	@echo "  PYTHON=python3.11  which Python to make the environment with (3.10, 3.11 or 3.12)"
@@ -71,6 +72,9 @@ lock: ## resolve the dependencies of pyproject.toml anew, into requirements/*.lo
 			--universal --python-version 3.10 --fork-strategy fewest --generate-hashes --no-emit-index-url \
 			--no-annotate --custom-compile-command "make lock" -o requirements/$$name.lock || exit 1; \
 	done
+	@echo "requirements/gpu.lock"
+	@.cache/uv/bin/uv pip compile requirements/gpu.in --quiet --universal --python-version 3.12 --fork-strategy fewest \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" -o requirements/gpu.lock
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
@@ -148,6 +152,19 @@ load-soak: up setup-dev ## the same for SOAK_S seconds (an hour), at a rate of i
 load-workers: setup-dev ## join a distributed run as a worker: MASTER=host:port, the run's --master-bind
 	@test -n "$(MASTER)" || { echo 'usage: make load-workers MASTER=host:port' >&2; exit 2; }
 	@exec $(CONCH_LOAD) worker --master "$(MASTER)"
+
+# --- containers ---------------------------------------------------------------------------------------------------
+
+.PHONY: image-cpu image-gpu compose-config
+
+image-cpu: ## build the image conch:cpu (DOCKER=podman for another builder)
+	$(DOCKER) build --file docker/Dockerfile.cpu --tag conch:cpu $(IMAGE_ARGS) .
+
+image-gpu: ## build the image conch:gpu, on NVIDIA's container
+	$(DOCKER) build --file docker/Dockerfile.gpu --tag conch:gpu $(IMAGE_ARGS) .
+
+compose-config: setup-dev ## what compose makes of docker/compose.yaml
+	@$(BIN)/docker-compose --file docker/compose.yaml --profile cpu --profile gpu config
 
 # --- tidying ------------------------------------------------------------------------------------------------------
 
