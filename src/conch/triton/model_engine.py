@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from conch.engines.base import Engine, GenerationRequest, Tokens, TokenSink
 from conch.errors import ConchError, InternalError, UnavailableError
 from conch.spec import ModelSpec
+from conch.triton import bls
 from conch.triton.guard import as_conch_error
 from conch.trtllm.requests import ASKED, Piece, check_request, read_pieces, request_arrays, stop_arrays
 from conch.trtllm.tensors import BACKEND_MODEL
@@ -167,7 +168,7 @@ class ModelEngine(Engine):
             inputs=[pb_utils.Tensor(tensor, array) for tensor, array in arrays.items()],
             request_id=name,
         )
-        return request.exec(decoupled=True)
+        return bls.stream(request)
 
     # --- on a thread of its own --------------------------------------------------------------------------------------
 

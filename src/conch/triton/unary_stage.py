@@ -37,7 +37,7 @@ from conch.contract import (
 )
 from conch.errors import CancelledError, DeadlineExceededError, InvalidArgumentError, UnavailableError
 from conch.repository.settings import ReleaseSettings
-from conch.triton import codec
+from conch.triton import bls, codec
 from conch.triton.guard import as_conch_error
 
 _log = logging.getLogger(__name__)
@@ -148,8 +148,10 @@ class UnaryStage:
                 ask.given_up |= bool(client_id) and ask.client_id == client_id
 
     def _answer(self, ask: _Ask) -> None:
+        tensors: list[pb_utils.Tensor] = []  # held: sending frees those that were not asked for, without Python's lock
         try:
-            response = pb_utils.InferenceResponse(self._generate(ask))
+            tensors = self._generate(ask)
+            response = pb_utils.InferenceResponse(tensors)
         except _Refused as refused:
             response = codec.passed_on(str(refused))
         except Exception as error:
@@ -171,7 +173,7 @@ class UnaryStage:
         # Without receipts: no client's stream is behind this answer, and a stop is sent if it shall end early.
         prompts = [t for t in _tensors(self._request(TOKENIZER, inputs).exec()) if t.name() != SEND_RECEIPTS.name]
         ask.at_engine = True
-        tokens = _only(self._request(ENGINE, prompts, ask.engine_id).exec(decoupled=True))
+        tokens = _only(bls.stream(self._request(ENGINE, prompts, ask.engine_id)))
         decodable = {t.name for t in DETOKENIZER.inputs}
         texts = _tensors(self._request(DETOKENIZER, [t for t in tokens if t.name() in decodable]).exec())
         # The text first: some clients take the first output without a look at its name.
@@ -228,7 +230,7 @@ class UnaryStage:
                 codec.tensor(INPUT_LENGTHS, 1, (1, 1)),
                 codec.tensor(STOP.engine, True, (1, 1)),
             ]
-            for _ in self._request(ENGINE, stop, ask.engine_id).exec(decoupled=True):
+            for _ in bls.stream(self._request(ENGINE, stop, ask.engine_id)):
                 pass
 
 
