@@ -174,8 +174,8 @@ RULES = {
     "depend on their neighbours; Woodruff 1952). ‘design effect’ is how many requests weigh as one because of it. An "
     "open end means that the run does not bound it. Of rates: from 40 slices of the window, by Newey and West.",
     "warm-up": "Requests sent as warm-up, and then those that MSER-5 (White 1997) cuts, applied to ranks so that only "
-    "an unusual beginning is cut, never a bad spell later in the run, and only when what it cuts differs from the rest "
-    "(Mann-Whitney, p < 0.01). When it would cut half of the run, nothing is cut and the report says so.",
+    "an unusual beginning is cut, never a bad spell later in the run: the first third of what is cut must differ from "
+    "what is left (Mann-Whitney, p < 0.01). When it would cut half of the run, nothing is cut and the report says so.",
     "stationarity": "Mann-Kendall test over 20 batches after the cut, p < 0.01 and a change of 10 % or more from the "
     "first to the last third.",
     "early stopping": "MLPerf's: passed when, were the SLO just missed, so few late requests in so many would have a "

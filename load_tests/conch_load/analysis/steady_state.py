@@ -3,9 +3,9 @@
 MSER-5 (White, Simulation 69, 1997): of all beginnings that could be cut, cut the one that leaves the mean of the rest
 known best, judged over batches of five. On values as they are it would also cut everything before a stall in the
 middle of a run, and so hide it; on ranks a cut pays only when about half of what it takes away is out of the ordinary.
-So ranks are used here. And MSER-5 cuts a part of a series that has no beginning to speak of; so a cut counts only when
-what it takes differs from what it leaves (Mann and Whitney), and not at all when it would take half of the run: then
-there is no steady state to find, and the whole is shown.
+So ranks are used here. And MSER-5 cuts something of a series that has no beginning to speak of, or a stall that comes
+early; so a cut counts only when its own first third already differs from what it leaves (Mann and Whitney), and not at
+all when it would take half of the run: then there is no steady state to find, and the whole is shown.
 """
 
 from __future__ import annotations
@@ -78,19 +78,21 @@ def mser5(values: Floats) -> Cut:
     statistic = (squares - sums**2 / left) / left**2
     best = int(np.argmin(statistic[: batches // 2 + 1]))
     count = best * BATCH
-    if not _differ(places, count):
+    if not _begins_differently(places, count):
         return Cut(0, False)
     reached_half = best >= _NEAR_HALF * (batches // 2)
     return Cut(0 if reached_half else count, reached_half)
 
 
-def _differ(places: Floats, count: int) -> bool:
-    """Whether the first so many ranks differ from the rest, by Mann and Whitney's test."""
-    total = len(places)
-    if not 0 < count < total:
+def _begins_differently(places: Floats, count: int) -> bool:
+    """Whether the first third of a cut differs from all that the cut leaves, by Mann and Whitney's test."""
+    if not 0 < count < len(places):
         return False
-    surplus = float(places[:count].sum()) - count * (total + 1) / 2
-    return abs(surplus) > _Z * math.sqrt(count * (total - count) * (total + 1) / 12)
+    first = max(BATCH, count // 3)
+    both = ranks(np.concatenate([places[:first], places[count:]]))
+    total = len(both)
+    surplus = float(both[:first].sum()) - first * (total + 1) / 2
+    return abs(surplus) > _Z * math.sqrt(first * (total - first) * (total + 1) / 12)
 
 
 def trend(values: Floats) -> Trend:
