@@ -153,6 +153,20 @@ load-workers: setup-dev ## join a distributed run as a worker: MASTER=host:port,
 	@test -n "$(MASTER)" || { echo 'usage: make load-workers MASTER=host:port' >&2; exit 2; }
 	@exec $(CONCH_LOAD) worker --master "$(MASTER)"
 
+.PHONY: load-report load-compare load-gate
+
+load-report: setup-dev ## summary and reports of a run, or of all runs below a folder: RUN=reports/load/...
+	@test -n "$(RUN)" || { echo 'usage: make load-report RUN=reports/load/NAME [REPORT_ARGS=...]' >&2; exit 2; }
+	@exec $(PY) -m conch_load.report "$(RUN)" $(REPORT_ARGS)
+
+load-compare: setup-dev ## what changed between two runs, with intervals: BEFORE=... AFTER=...
+	@test -n "$(BEFORE)" -a -n "$(AFTER)" || { echo 'usage: make load-compare BEFORE=RUN AFTER=RUN' >&2; exit 2; }
+	@exec $(PY) -m conch_load.compare "$(BEFORE)" "$(AFTER)" $(COMPARE_ARGS)
+
+load-gate: setup-dev ## fails when a run is worse than its baseline: RUN=... BASELINE=... [GATE_ARGS="--max-regression 10%"]
+	@test -n "$(RUN)" -a -n "$(BASELINE)" || { echo 'usage: make load-gate RUN=... BASELINE=...' >&2; exit 2; }
+	@exec $(PY) -m conch_load.gate "$(RUN)" --baseline "$(BASELINE)" $(GATE_ARGS)
+
 # --- containers ---------------------------------------------------------------------------------------------------
 
 .PHONY: image-cpu image-gpu compose-config

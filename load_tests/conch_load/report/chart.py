@@ -127,12 +127,11 @@ class Chart:
         )
 
     def label(self, point: Point, text: str) -> None:
-        """A text beside a point."""
+        """A text below a point, to its right; at the right edge to its left."""
         x, y = self.at(point)
-        anchor, shift = ("end", -7) if x > self.width * 0.85 else ("start", 7)
-        self._marks.append(
-            f'<text class="point-text" x="{x + shift:.1f}" y="{y - 6:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-        )
+        anchor, shift = ("end", -7) if x > self.width * 0.85 else ("start", 5)
+        place = f'x="{x + shift:.1f}" y="{y + 14:.1f}" text-anchor="{anchor}"'
+        self._marks.append(f'<text class="point-text" {place}>{escape(text)}</text>')
 
     def _hints(self, points: Sequence[Point], css: str, hints: Sequence[str]) -> None:
         for point, hint in zip(points, hints, strict=False):

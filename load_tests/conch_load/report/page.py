@@ -14,7 +14,7 @@ from conch_load.analysis.columns import Booleans, Columns
 from conch_load.analysis.definitions import DEFINITIONS, MLPERF_ANCHORS, RULES, TOOLS
 from conch_load.analysis.summary import Summary
 from conch_load.records import GeneratorSample
-from conch_load.report import run_plots, server_part, texts
+from conch_load.report import ladder, run_plots, server_part, texts
 
 
 def environment() -> Environment:
@@ -43,6 +43,23 @@ def render_run(summary: Summary, found: Columns, measured: Booleans, samples: Se
         heads=texts.metric_heads(summary), rows=texts.metric_rows(summary), rates=texts.rate_rows(summary),
         objectives=texts.objective_rows(summary), omission=texts.omission(summary), server=server_part.parts(summary),
         config=json.dumps(_config(summary), indent=2, ensure_ascii=False), **definitions(),
+    )  # fmt: skip
+
+
+def render_ladder(found: Sequence[ladder.Rung], title: str, remarks: Sequence[str] = ()) -> str:
+    """The page of several runs.
+
+    Args:
+        remarks: what a search found, in sentences.
+    """
+    first = found[0].summary
+    return environment().get_template("ladder.html.jinja").render(
+        title=title, found=remarks, charts=ladder.charts(found), heads=ladder.HEADS, rows=ladder.rows(found),
+        subtitle=" · ".join((", ".join(ladder.fronts(found)), first.run.model, first.run.target,
+                             texts.workload_text(first.run.workload), texts.started(first))),
+        invalid=[(one.name, "; ".join(one.summary.invalid)) for one in found if not one.summary.valid],
+        costs=ladder.front_costs(found), config=json.dumps(_config(first), indent=2, ensure_ascii=False),
+        **definitions(),
     )  # fmt: skip
 
 
