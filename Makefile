@@ -137,6 +137,7 @@ cost: setup-dev ## what tokens cost, and from which load on self-hosting pays; C
 CONCH_LOAD := $(PY) -m conch_load
 LOAD_TARGET ?= 127.0.0.1:$${CONCH_GRPC_PORT:-8001}
 LOAD_ARGS ?=
+comma := ,
 
 load-test: up setup-dev ## one minute of load on the server here, with a report; LOAD_ARGS="--users 64 ..."
 	@exec $(CONCH_LOAD) run --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" $(LOAD_ARGS)
@@ -148,6 +149,18 @@ load-ui: up setup-dev ## Locust's web page on http://127.0.0.1:8089, token metri
 load-soak: up setup-dev ## the same for SOAK_S seconds (an hour), at a rate of its own
 	@exec $(CONCH_LOAD) run --name soak --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" \
 		--duration-s $(or $(SOAK_S),3600) --rate $(or $(SOAK_RATE),2) $(LOAD_ARGS)
+
+.PHONY: load-sweep load-slo
+
+load-sweep: up setup-dev ## a ladder of users, or of rates: LOAD_ARGS="--ladder-rates 1,2,4,8"
+	@exec $(CONCH_LOAD).search sweep --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" $(LOAD_ARGS)
+
+load-slo: up setup-dev ## largest rate at which latencies hold: TTFT_P99_MS=500 TPOT_P99_MS=100, or SLO="ttft_p95_ms=500"
+	@test -n "$(TTFT_P99_MS)$(TPOT_P99_MS)$(SLO)" || \
+	{ echo 'usage: make load-slo TTFT_P99_MS=500 TPOT_P99_MS=100' >&2; exit 2; }
+	@exec $(CONCH_LOAD).search slo --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" --slo \
+		"$(SLO)$(if $(TTFT_P99_MS),$(if $(SLO),$(comma))ttft_p99_ms=$(TTFT_P99_MS))$(if $(TPOT_P99_MS),$(if \
+		$(SLO)$(TTFT_P99_MS),$(comma))tpot_p99_ms=$(TPOT_P99_MS))" $(LOAD_ARGS)
 
 load-workers: setup-dev ## join a distributed run as a worker: MASTER=host:port, the run's --master-bind
 	@test -n "$(MASTER)" || { echo 'usage: make load-workers MASTER=host:port' >&2; exit 2; }
