@@ -23,7 +23,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from types import UnionType
+from typing import Any, TextIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 RUN_FILE = "run.json"
 REQUESTS_FILE = "requests.jsonl"
@@ -126,8 +127,6 @@ def read_requests(folder: Path) -> Iterator[RequestRecord]:
     """
     path = folder / REQUESTS_FILE
     for number, values in _lines(path):
-        values["chunk_ns"] = tuple(values.get("chunk_ns", ()))
-        values["chunk_tokens"] = tuple(values.get("chunk_tokens", ()))
         yield _made(RequestRecord, values, path, number)
 
 
@@ -158,29 +157,75 @@ def read_run(folder: Path) -> RunInfo:
     path = folder / RUN_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise BadRecordError(f"{path}: not JSON: {error}") from error
-    values["invalid"] = tuple(values.get("invalid", ()))
+    if not isinstance(values, dict):
+        raise BadRecordError(f"{path}: an object is expected, not {str(values)[:80]}")
     return _made(RunInfo, values, path, 1)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise BadRecordError(f"{path}:{number}: not JSON: {error}") from error
             if not isinstance(values, dict):
-                raise BadRecordError(f"{path}:{number}: an object is expected, not {line.strip()[:80]}")
+                raise BadRecordError(f"{path}:{number}: an object is expected, not {str(values)[:80]}")
             yield number, values
 
 
 def _made(kind: type[_Made], values: dict[str, Any], path: Path, number: int) -> _Made:
-    unknown = sorted(set(values) - {one.name for one in dataclasses.fields(kind)})
-    if unknown:
-        raise BadRecordError(f"{path}:{number}: unknown field {unknown[0]}")
+    """A record of what a line holds; lists become tuples."""
+    known = _KINDS[kind]
+    for name, value in values.items():
+        wanted = known.get(name)
+        if wanted is None:
+            raise BadRecordError(f"{path}:{number}: unknown field {name}")
+        # bool is an int to Python, and is none here.
+        fits = isinstance(value, wanted.kinds) and (not isinstance(value, bool) or bool in wanted.kinds)
+        if fits and wanted.element is not None:
+            fits = all(type(one) is wanted.element for one in value)
+            values[name] = tuple(value)
+        if not fits:
+            raise BadRecordError(f"{path}:{number}: {name} must be {wanted.words}, got {str(value)[:80]!r}")
     try:
         return kind(**values)
     except TypeError as error:
         raise BadRecordError(f"{path}:{number}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a field may hold.
+
+    Attributes:
+        kinds: what JSON has for it.
+        words: the same for people.
+        element: of a list: what its elements are.
+    """
+
+    kinds: tuple[type, ...]
+    words: str
+    element: type | None
+
+
+_JSON: dict[Any, tuple[type, ...]] = {float: (float, int), Mapping: (dict,), tuple: (list,)}
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "an object",
+          list: "a list", type(None): "null"}  # fmt: skip
+
+
+def _kinds_of(kind: type[Any]) -> dict[str, _Kind]:
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds = tuple(one for part in parts for one in _JSON.get(get_origin(part) or part, (get_origin(part) or part,)))
+        element = next((get_args(part)[0] for part in parts if get_origin(part) is tuple), None)
+        shown = [_WORDS[one] for one in kinds if not (one is int and float in kinds)]
+        words = " or ".join(shown) + (f" of {element.__name__}" if element else "")
+        found[name] = _Kind(kinds, words, element)
+    return found
+
+
+_KINDS = {kind: _kinds_of(kind) for kind in (RequestRecord, GeneratorSample, RunInfo)}

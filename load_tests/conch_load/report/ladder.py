@@ -114,7 +114,8 @@ def latency(found: Sequence[Rung], metric: str, label: str) -> Chart | None:
     objectives = [one for rung in kept for one in rung.summary.slo.objectives]
     limits = sorted({one.limit_ms for one in objectives if one.metric == f"{metric}_ms"})
     across = linear("tokens out a second", [one.summary.rates["output_tokens_per_s"].value for one in kept])
-    chart = Chart(f"{label} against throughput", across, logarithmic(f"{label}, ms", [*heights, *limits]), 580, 360)
+    up = logarithmic(f"{label}, ms", [*heights, *limits, min(heights) / 1.2])  # room for the labels below the lowest
+    chart = Chart(f"{label} against throughput", across, up, 580, 360)
     for own, which, css, legend in lines:
         _line(chart, own, [points[id(one), which] for one in own], css, legend)
     if lines:
