@@ -68,14 +68,11 @@ def _finish(arguments: argparse.Namespace) -> int:
 
 def _report(info: RunInfo, folder: Path) -> int:
     """What the analysis makes of it, and the verdict."""
-    try:
-        from conch_load.analysis import summarize
-        from conch_load.report import write
-    except ImportError:
-        print("there is no analysis in this installation; the records are", folder)
-    else:
-        summarize(folder)
-        write(folder)
+    from conch_load.analysis import summarize
+    from conch_load.report import write
+
+    summarize(folder)
+    write(folder)
     requests = info.checks.get("requests", {})
     print(f"{requests.get('succeeded', 0)} of {requests.get('measured', 0)} measured requests succeeded; "
           f"files in {folder}")  # fmt: skip

@@ -131,7 +131,8 @@ class ArrivalsConfig(_Frozen):
         kind: closed: each of ``users`` asks again when it has its answer; all others are open: requests are due at
             times that do not depend on the answers.
         users: closed loop alone.
-        ramp_up_s: closed loop: the users start evenly within this time.
+        ramp_up_s: closed loop: the users start evenly within this time; None: within half of the warm-up. Users that
+            start together would stay together, and ask in bursts.
         rate_per_s: constant, poisson, gamma: mean rate of all workers together.
         burstiness: gamma: squared coefficient of variation of the gaps; 1 is Poisson, more is burstier.
         steps: steps: (rate per s, duration in s), one after the other, Poisson within each.
@@ -140,7 +141,7 @@ class ArrivalsConfig(_Frozen):
 
     kind: Literal["closed", "constant", "poisson", "gamma", "steps", "trace"] = "closed"
     users: int | None = Field(default=None, ge=1, le=100_000)
-    ramp_up_s: float = Field(default=0, ge=0)
+    ramp_up_s: float | None = Field(default=None, ge=0)
     rate_per_s: float | None = Field(default=None, gt=0, le=1e6)
     burstiness: float = Field(default=4.0, gt=0, le=1e4)
     steps: tuple[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]], ...] = ()
@@ -226,6 +227,11 @@ class RunConfig(_Frozen):
     def end_ns(self) -> int:
         """Where no request is sent any more."""
         return round((self.warm_up_s + self.duration_s) * 1e9)
+
+    @property
+    def ramp_up_s(self) -> float:
+        """Time in which the users of a closed loop start."""
+        return self.warm_up_s / 2 if self.arrivals.ramp_up_s is None else self.arrivals.ramp_up_s
 
     @property
     def processes(self) -> int:

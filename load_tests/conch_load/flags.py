@@ -56,7 +56,8 @@ def add_flags(parser: Any) -> None:
             group.add_argument(flag, default=None, help=text)
     group.add_argument("--steps", default=None, help="steps: RATE:SECONDS,RATE:SECONDS,...")
     group.add_argument("--slo", default=None, help="goals in ms: ttft_p99_ms=500,tpot_p99_ms=100")
-    group.add_argument("--ramp-up-s", default=None, help="closed loop: users start evenly within this time")
+    group.add_argument("--ramp-up-s", default=None,
+                       help="closed loop: users start evenly within this time (half of the warm-up)")  # fmt: skip
     group.add_argument("--free-output", action="store_true", default=False,
                        help="let answers end by themselves instead of forcing their length")  # fmt: skip
     group.add_argument("--no-check-tokens", action="store_true", default=False,

@@ -64,10 +64,9 @@ def server_sources(config: RunConfig) -> Sources:
 def command(config: RunConfig, folder: Path) -> list[str]:
     """The command line of Locust for a headless run."""
     users = config.arrivals.users or config.processes
-    per_s = users / config.arrivals.ramp_up_s if config.arrivals.ramp_up_s else 100.0 * config.processes
     line = [
         sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", "--loglevel", "WARNING",
-        "--exit-code-on-error", "0", "--users", str(users), "--spawn-rate", f"{min(per_s, users * 100.0):g}",
+        "--exit-code-on-error", "0", "--users", str(users), "--spawn-rate", str(min(users, 100 * config.processes)),
         "--conch-config", config.model_dump_json(), "--out", str(folder),
     ]  # fmt: skip
     host, _, port = config.master_bind.rpartition(":")

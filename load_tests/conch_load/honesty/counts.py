@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from conch_load.config import RunConfig
+from conch_load.config import TRITON_FRONTS, RunConfig
 from conch_load.records import RequestRecord
 
-# A text can be cut into tokens in more ways than one, and a model need not choose the tokenizer's: so many tokens, or
-# such a share of them, may differ for one answer, and such a share in all.
-ANSWER_TOKENS, ANSWER_SHARE, ALL_SHARE = 3, 0.1, 0.02
+# Each so many-th request of a run asks Triton for the token ids as well: there the count of an answer is known exactly.
+IDS_EVERY = 16
+# Elsewhere the text is all there is. A text can be cut into tokens in more ways than one, and a model need not choose
+# the tokenizer's: a word said again and again may take half as many. So an answer is off when it differs by more than
+# ANSWER_TOKENS and ANSWER_SHARE; so many answers may be off, and all together may differ by so much.
+ANSWER_TOKENS, ANSWER_SHARE, OFF_SHARE, ALL_SHARE = 3, 0.1, 0.1, 0.05
+
+
+def asks_ids(front: str, index: int) -> bool:
+    """Whether a request asks for the token ids of its answer."""
+    return front in TRITON_FRONTS and index % IDS_EVERY == 0
 
 
 def check_counts(
@@ -19,36 +27,43 @@ def check_counts(
     """Figures, and the reasons why the run is invalid.
 
     Prompts: equal, where the tokenizer knows the template. Answers that were forced to a length and ended by it: the
-    server's count is that length. Answers: the server's count and the tokenizer's of the text, within what two ways to
-    cut a text differ.
+    server's count is that length. Answers that came with their token ids: equal. All others: the tokenizer's count of
+    the text is near, for most of them and for all together.
 
     Args:
         exact_prompts: whether the tokenizer knows what the server puts around a prompt.
     """
     done = [r for r in records if r.error_code is None and r.final_ns is not None]
-    prompts = [r for r in done if r.server_prompt_tokens is not None]
+    prompts = [r for r in done if r.server_prompt_tokens is not None and exact_prompts]
     answers = [r for r in done if r.server_output_tokens is not None and r.local_output_tokens is not None]
-    wrong_prompts = [r for r in prompts if r.server_prompt_tokens != r.prompt_tokens] if exact_prompts else []
     forced = [r for r in answers if config.workload.force_output and r.finish_reason == "length"]
+    with_ids = [r for r in answers if asks_ids(r.front, r.index)]
+    texts = [r for r in answers if not asks_ids(r.front, r.index)]
+    wrong_prompts = [r for r in prompts if r.server_prompt_tokens != r.prompt_tokens]
     wrong_forced = [r for r in forced if r.server_output_tokens != r.requested_tokens]
-    wrong_answers = [r for r in answers if not _near(r.server_output_tokens or 0, r.local_output_tokens or 0)]
-    server, local = (sum(getattr(r, name) or 0 for r in answers) for name in
+    wrong_ids = [r for r in with_ids if r.server_output_tokens != r.local_output_tokens]
+    off = [r for r in texts if not _near(r.server_output_tokens or 0, r.local_output_tokens or 0)]
+    server, local = (sum(getattr(r, name) or 0 for r in texts) for name in
                      ("server_output_tokens", "local_output_tokens"))  # fmt: skip
     figures = {
-        "prompts_compared": len(prompts) if exact_prompts else 0, "prompts_wrong": len(wrong_prompts),
-        "answers_compared": len(answers), "answers_wrong": len(wrong_answers), "forced_wrong": len(wrong_forced),
-        "server_output_tokens": server, "local_output_tokens": local,
-        "difference_share": round(abs(server - local) / max(server, local, 1), 5), "checked": config.check_tokens,
+        "prompts_compared": len(prompts), "prompts_wrong": len(wrong_prompts),
+        "forced_compared": len(forced), "forced_wrong": len(wrong_forced),
+        "ids_compared": len(with_ids), "ids_wrong": len(wrong_ids), "texts_compared": len(texts),
+        "texts_off": len(off), "texts_server_tokens": server, "texts_local_tokens": local,
+        "texts_difference_share": round(abs(server - local) / max(server, local, 1), 5),
+        "checked": config.check_tokens,
     }  # fmt: skip
-    reasons = []
-    if wrong_prompts:
-        reasons.append(_told(wrong_prompts, len(prompts), "prompts", "prompt_tokens", "server_prompt_tokens"))
-    if wrong_forced:
-        reasons.append(_told(wrong_forced, len(forced), "answers of a forced length", "requested_tokens",
-                             "server_output_tokens"))  # fmt: skip
-    if wrong_answers:
-        reasons.append(_told(wrong_answers, len(answers), "answers", "local_output_tokens", "server_output_tokens"))
-    elif abs(server - local) > ALL_SHARE * max(server, local):
+    reasons = [
+        _told(wrong, len(of), what, expected, got)
+        for wrong, of, what, expected, got in (
+            (wrong_prompts, prompts, "prompts", "prompt_tokens", "server_prompt_tokens"),
+            (wrong_forced, forced, "answers of a forced length", "requested_tokens", "server_output_tokens"),
+            (wrong_ids, with_ids, "answers with token ids", "local_output_tokens", "server_output_tokens"),
+            (off if len(off) > OFF_SHARE * len(texts) else [], texts, "texts", "local_output_tokens",
+             "server_output_tokens"),
+        ) if wrong
+    ]  # fmt: skip
+    if abs(server - local) > ALL_SHARE * max(server, local):
         reasons.append(f"the server counted {server} output tokens in all, the tokenizer {local}")
     return figures, reasons if config.check_tokens else []
 

@@ -17,6 +17,7 @@ from locust.exception import StopUser
 
 from conch_load.config import RunConfig
 from conch_load.honesty.alone import Sample, ask_alone
+from conch_load.honesty.counts import asks_ids
 from conch_load.honesty.probe import LATE_START_NS, Probe
 from conch_load.records import GeneratorSample, RequestRecord
 from conch_load.users import messages
@@ -66,7 +67,7 @@ class Agent:
         self._samples: list[GeneratorSample] = []
         self._live = LiveBatch()
         self._sample = Sample()
-        self._next_chain = 0
+        self._next_chain = self._users = 0
 
     # --- what the controller says -------------------------------------------------------------------------------
 
@@ -151,13 +152,22 @@ class Agent:
             self._sleep_until(due_ns[index])
             self._open.spawn(self._send, index, due_ns[index])
 
+    def user_begins(self) -> None:
+        """Wait for the user's start. Locust starts its users in batches a second apart, so this spreads them."""
+        self._go.wait()
+        config = self._config
+        assert config is not None
+        number, self._users = self._users, self._users + 1
+        if config.arrivals.users is not None:
+            place = (number * self._workers + self._worker) / config.arrivals.users
+            self._sleep_until(round(config.ramp_up_s * min(1.0, place) * 1e9))
+
     def user_turn(self) -> None:
         """What a Locust user does: one chain of requests.
 
         Raises:
             StopUser: the run is over, or its arrivals are open: those are no user's.
         """
-        self._go.wait()
         if self._prepared.due_ns:
             self._over.wait()
         if self._over.is_set():
@@ -171,7 +181,8 @@ class Agent:
     def _send(self, index: int, due_ns: int | None) -> None:
         assert self._front is not None
         ask = self._built.pop(index, None) or self._prepared.workload.ask(index)
-        exchange = Exchange(ask, f"{self._run_id}-{index}")
+        wants_ids = self._config is not None and asks_ids(self._config.front, index)
+        exchange = Exchange(ask, f"{self._run_id}-{index}", wants_ids)
         self._active[id(exchange)] = (exchange, due_ns)
         try:
             self._front.send(exchange)

@@ -14,6 +14,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from conch_load.config import ConfigError, RunConfig, checked
 from conch_load.flags import add_flags, config_of
+from conch_load.machine import take_precedence
 from conch_load.users.agent import Agent
 from conch_load.users.controller import Controller
 from conch_load.users.page import add_page
@@ -33,6 +34,9 @@ class Generation(User):
     """A user of a closed loop: asks, reads the answer to its end, asks again. Open arrivals need no user's patience;
     there Locust's users only stand for its workers."""
 
+    def on_start(self) -> None:
+        _agents[id(self.environment)].user_begins()
+
     @task
     def generate(self) -> None:
         _agents[id(self.environment)].user_turn()
@@ -49,6 +53,7 @@ def _add_flags(parser: Any, **_: Any) -> None:
 @events.init.add_listener
 def _init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     locust.stats.bucket_response_time = bucket
+    take_precedence()
     if not isinstance(runner, MasterRunner):
         _agents[id(environment)] = Agent(environment)
     if isinstance(runner, WorkerRunner):

@@ -69,6 +69,7 @@ class Exchange:
             prompt_tokens=self.ask.prompt_tokens, requested_tokens=self.ask.output_tokens,
             chunk_tokens=tuple(self.chunk_tokens) if counted else (),
             server_prompt_tokens=self.prompt_tokens, server_output_tokens=self.output_tokens,
+            local_output_tokens=None if self.token_ids is None else len(self.token_ids),
             finish_reason=self.finish_reason, error_code=self.error_code, error=self.error,
             text="".join(self.texts), request_id=self.request_id, conversation=self.ask.conversation,
             turn=self.ask.turn, warm_up=warm_up,

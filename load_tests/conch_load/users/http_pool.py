@@ -83,6 +83,7 @@ class HttpPool:
         except BaseException:
             connection.close()
             raise
+        response.close()  # else http.client takes the connection for busy after an answer of a known length
         if response.will_close:
             connection.close()
         else:
