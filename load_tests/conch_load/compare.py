@@ -10,6 +10,7 @@ from pathlib import Path
 from conch_load.analysis.comparison import NotComparableError, check_comparable, compare, notes
 from conch_load.analysis.summary import read_summary
 from conch_load.records import BadRecordError
+from conch_load.report import comparison_page
 from conch_load.report import comparison_text as text
 
 
@@ -21,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--different-loads", action="store_true", help="compare though the loads differ, and say so")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as a page as well")
     options = parser.parse_args(arguments)
     try:
         before, after = read_summary(options.before), read_summary(options.after)
@@ -35,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     changes = compare(before, after)
+    if options.html is not None:
+        page = comparison_page.render(before, after, changes, remarks, (options.before, options.after))
+        options.html.write_text(page, encoding="utf-8")
     if options.json:
         print(json.dumps({"verdict": text.verdict(changes), "notes": remarks,
                           "rows": [text.as_json(one) for one in changes]}, indent=1))  # fmt: skip

@@ -10,7 +10,7 @@ from conch_load.analysis.intervals import Estimate
 from conch_load.analysis.regression import Check
 from conch_load.report import texts
 
-_HEADS = ("figure", "before", "after", "change", "95 % interval, all rows together", "so")
+HEADS = ("figure", "before", "after", "change", "95 % interval, all rows together", "so")
 
 
 def _value(key: str, estimate: Estimate | None) -> str:
@@ -52,7 +52,7 @@ def verdict(changes: Sequence[Change]) -> str:
 
 def table(changes: Sequence[Change], markdown: bool) -> str:
     """All rows."""
-    return _table(_HEADS, [change_texts(one) for one in changes], markdown)
+    return _table(HEADS, [change_texts(one) for one in changes], markdown)
 
 
 def gate_table(checks: Sequence[Check], markdown: bool) -> str:
@@ -62,7 +62,7 @@ def gate_table(checks: Sequence[Check], markdown: bool) -> str:
         cells = change_texts(one.change)
         limit = f"{one.limit * 100:g} points" if one.change.key == FAILED else f"{one.limit:.1%}"
         rows.append((cells[0], cells[1], cells[2], cells[3], cells[4], limit, one.outcome))
-    return _table((*_HEADS[:-1], "may be worse by", "gate"), rows, markdown)
+    return _table((*HEADS[:-1], "may be worse by", "gate"), rows, markdown)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from conch_load.analysis.columns import Booleans, Columns
 from conch_load.analysis.intervals import Floats, nearest_rank
-from conch_load.analysis.summary import Summary
+from conch_load.analysis.summary import ObjectiveFigure, Summary
 from conch_load.records import GeneratorSample
 from conch_load.report.chart import Chart
 from conch_load.report.scales import Axis, linear, logarithmic, short
@@ -174,27 +174,34 @@ def distributions(found: Columns, summary: Summary, measured: Booleans) -> list[
     """The share of requests (gaps) at or below each value, tails stretched."""
     chosen = measured & found.ok
     gaps, _ = found.gaps_of(chosen)
+    limits = summary.slo.objectives
     charts = [
-        _curves("TTFT", "ms", [("from when due", found.ttft_corrected_ms[chosen], "c4"),
-                               ("from sending", found.ttft_ms[chosen], "c1")], summary, "ttft_ms"),
-        _curves("TPOT", "ms per token", [("TPOT", found.tpot_ms[chosen], "c2")], summary, "tpot_ms"),
-        _curves("Gaps between chunks", "ms", [("all gaps", gaps, "c3"),
+        curves("TTFT", "ms", [("from when due", found.ttft_corrected_ms[chosen], "c4"),
+                               ("from sending", found.ttft_ms[chosen], "c1")], limits, "ttft_ms"),
+        curves("TPOT", "ms per token", [("TPOT", found.tpot_ms[chosen], "c2")], limits, "tpot_ms"),
+        curves("Gaps between chunks", "ms", [("all gaps", gaps, "c3"),
                                               ("longest of each request", found.longest_gap_ms[chosen], "c5")],
-                summary, "longest_gap_ms"),
-        _curves("End to end", "ms", [("from when due", found.e2e_corrected_ms[chosen], "c4"),
-                                     ("from sending", found.e2e_ms[chosen], "c1")], summary, "e2e_ms"),
+                limits, "longest_gap_ms"),
+        curves("End to end", "ms", [("from when due", found.e2e_corrected_ms[chosen], "c4"),
+                                     ("from sending", found.e2e_ms[chosen], "c1")], limits, "e2e_ms"),
     ]  # fmt: skip
     return [chart for chart in charts if chart]
 
 
-def _curves(title: str, unit: str, series: list[tuple[str, Floats, str]], summary: Summary, metric: str) -> str:
+def curves(title: str, unit: str, series: list[tuple[str, Floats, str]], objectives: Sequence[ObjectiveFigure],
+           metric: str) -> str:  # fmt: skip
+    """The share of values at or below each, for some series of (name, values, class); "" when there is too little.
+
+    Args:
+        objectives: the limits of ``metric`` among them are drawn.
+    """
     kept = [(name, np.sort(values[~np.isnan(values)]), css) for name, values, css in series]
     kept = [one for one in kept if len(one[1]) >= 2]
     if not kept:
         return ""
     tail = 1 / max(len(values) for _, values, _ in kept) / 2
     y = Axis("share at or below", max(tail, 1e-5), 1 - max(tail, 1e-5), "probit")
-    limits = [one.limit_ms for one in summary.slo.objectives if one.metric == metric]
+    limits = [one.limit_ms for one in objectives if one.metric == metric]
     ends = [float(values[place]) for _, values, _ in kept for place in (0, -1)]
     low = max(min(ends), max(ends) / 1e5, 1e-3)
     chart = Chart(title, logarithmic(f"{title}, {unit}", [low, *ends[1::2], *limits]), y, 580, 320)
@@ -203,7 +210,7 @@ def _curves(title: str, unit: str, series: list[tuple[str, Floats, str]], summar
         points = [(float(values[place]), (place + 0.5) / len(values)) for place in places]
         hints = [f"{name}: {share:.4%} at or below {value:,.2f} ms" for value, share in points]
         chart.line(points, css, f"{name} ({len(values):,})", hints)
-    for one in summary.slo.objectives:
+    for one in objectives:
         if one.metric == metric:
             chart.rule(one.limit_ms, f"SLO {one.limit_ms:g}", across=False)
     return chart.render()
