@@ -117,7 +117,7 @@ def _flight_panel(found: Columns, x: Axis, server: Sequence[Mapping[str, Any]]) 
     for name, css in (("waiting", "c4"), ("running", "c5")):
         points = [(one["at_s"], one[name]) for one in server if one.get(name) is not None and one["at_s"] <= x.high]
         text = f"the server says {name}"
-        chart.line(points, css, text, [f"{at:.1f} s: {text} {value:.0f}" for at, value in points])
+        chart.line(points, css, text, [f"{at:.1f} s: {text} {value:.0f}" for at, value in points], step=True)
     return chart
 
 
