@@ -44,7 +44,6 @@ class Agent:
     """
 
     def __init__(self, environment: Environment) -> None:
-        self._environment = environment
         assert environment.runner is not None
         self._runner = environment.runner
         self._go, self._over = Event(), Event()
@@ -54,7 +53,8 @@ class Agent:
         self._runner.register_message(messages.PLAN, self._on_plan)
         self._runner.register_message(messages.GO, self._on_go)
         self._runner.register_message(messages.ALONE, self._on_alone)
-        environment.events.test_stop.add_listener(self._on_test_stop)
+        self._hooks: Any = environment.events  # without types
+        self._hooks.test_stop.add_listener(self._on_test_stop)
 
     def _reset(self) -> None:
         self._go.clear()
@@ -225,7 +225,7 @@ class Agent:
         problem = None if record.error_code is None else f"{record.error_code}: {record.error}"
         if record.final_ns is None:
             problem = "unfinished: the run ended first"
-        self._environment.events.request.fire(
+        self._hooks.request.fire(
             request_type=record.front, name=f"{self._config.model}, {self._config.workload.kind}",
             response_time=(ended - record.sent_ns) / 1e6, response_length=len((record.text or "").encode()),
             exception=None if problem is None else RuntimeError(problem), context={},

@@ -42,7 +42,6 @@ class Generation(User):
         _agents[id(self.environment)].user_turn()
 
 
-@events.init_command_line_parser.add_listener
 def _add_flags(parser: Any, **_: Any) -> None:
     add_flags(parser)
     # Of `python -m conch_load`: the whole run as JSON, and where its files go. Not for the page.
@@ -50,9 +49,9 @@ def _add_flags(parser: Any, **_: Any) -> None:
     parser.add_argument("--out", default=None, include_in_web_ui=False, help="folder of the run's files")
 
 
-@events.init.add_listener
 def _init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
-    locust.stats.bucket_response_time = bucket
+    stats: Any = locust.stats  # which says that a bucket is a whole number
+    stats.bucket_response_time = bucket
     take_precedence()
     if not isinstance(runner, MasterRunner):
         _agents[id(environment)] = Agent(environment)
@@ -86,3 +85,8 @@ def _folder(options: Any, config: RunConfig, headless: bool) -> Path:
         return Path(options.out)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     return (Path(options.out) if options.out else REPORTS) / f"{config.name}-{stamp}-{os.getpid()}"
+
+
+_events: Any = events  # without types
+_events.init_command_line_parser.add_listener(_add_flags)
+_events.init.add_listener(_init)

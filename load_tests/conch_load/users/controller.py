@@ -45,7 +45,8 @@ class Controller:
         self._config_of, self._folder_of = config_of, folder_of
         assert environment.runner is not None
         self._runner = environment.runner
-        self._running = False
+        self._running, self._stopped, self._second = False, True, 0
+        self._alone: dict[str, Any] = {}
         self._files: dict[str, TextIO] = {}
         self.live = Live()
         self.folder: Path | None = None
@@ -54,8 +55,9 @@ class Controller:
             (messages.ALONE_DONE, self._on_alone_done),
         ):  # fmt: skip
             self._runner.register_message(name, listener)
-        environment.events.test_start.add_listener(self._on_test_start)
-        environment.events.test_stop.add_listener(self._on_test_stop)
+        hooks: Any = environment.events  # without types
+        hooks.test_start.add_listener(self._on_test_start)
+        hooks.test_stop.add_listener(self._on_test_stop)
 
     @property
     def second(self) -> int:
@@ -66,7 +68,8 @@ class Controller:
 
     def _on_test_start(self, **_: Any) -> None:
         self.live = Live()
-        self._second, self._waiting, self._alone, self._stopped = 0, set[int](), {}, False
+        self._second, self._waiting, self._stopped = 0, set[int](), False
+        self._alone = {}
         try:
             config = self._config_of()
         except ConfigError as error:

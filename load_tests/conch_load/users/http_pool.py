@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 from conch_client.address import Address
 from conch_client.errors import ConchClientError
@@ -53,7 +53,9 @@ class HttpPool:
         finally:
             connection.close()
 
-    def post(self, path: str, body: bytes, headers: Mapping[str, str], exchange: Exchange) -> Iterator[bytes]:
+    def post(
+        self, path: str, body: bytes, headers: Mapping[str, str], exchange: Exchange
+    ) -> Generator[bytes, None, None]:
         """Send a body; yield the pieces of the answer's as they arrive. Stamps ``exchange.sent_ns``.
 
         A kept connection that turns out to be closed before a byte of the answer came is replaced once: that is no

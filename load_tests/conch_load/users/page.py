@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _PAGE = Path(__file__).parent / "page.html"
 _TABLE = (
-    ("metric", "Metric"), ("p50", "p50"), ("p95", "p95"), ("p99", "p99"),
+    ("metric", "Metric"), ("p50", "p50, or now"), ("p95", "p95"), ("p99", "p99"),
 )  # fmt: skip
 
 
@@ -27,31 +27,31 @@ def add_page(web_ui: Any, controller: Callable[[], Controller]) -> None:
         {"key": "tokens", "structure": [{"key": key, "title": title} for key, title in _TABLE]}
     ]
 
-    @app.route("/tokens")
-    @web_ui.auth_required_if_enabled
     def tokens() -> Any:
         return make_response(_PAGE.read_text(encoding="utf-8"))
 
-    @app.route("/tokens/data")
-    @web_ui.auth_required_if_enabled
     def data() -> Any:
         return jsonify(_data(controller(), int(request.args.get("after", "-1"))))
 
-    @app.route("/tokens/report")
-    @web_ui.auth_required_if_enabled
     def report() -> Any:
         folder = controller().folder
         if folder is None or not (folder / REPORT_HTML_FILE).is_file():
             return make_response("there is no report yet", 404)
         return send_from_directory(folder.resolve(), REPORT_HTML_FILE)
 
-    @app.after_request
     def extend(response: Any) -> Any:
         if request.path.endswith("/stats/requests") and response.is_json:
             body = response.get_json()
             body["extended_stats"] = [{"key": "tokens", "data": _rows(controller())}]
             response.set_data(app.json.dumps(body))
         return response
+
+    for path, name, view in (
+        ("/tokens", "tokens", tokens), ("/tokens/data", "tokens_data", data),
+        ("/tokens/report", "tokens_report", report),
+    ):  # fmt: skip
+        app.add_url_rule(path, name, web_ui.auth_required_if_enabled(view))
+    app.after_request(extend)
 
 
 def _data(controller: Controller, after: int) -> dict[str, Any]:

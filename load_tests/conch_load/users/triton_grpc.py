@@ -8,6 +8,7 @@ other channels' messages, and the time to the first token shows it. So there is 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import gevent
 import grpc
@@ -15,7 +16,7 @@ from conch_client.address import grpc_address
 from conch_client.errors import ConchClientError
 from conch_client.grpc_wire import CHANNEL_OPTIONS, STREAM_INFER, chunk_of, credentials_of, message_of, rpc_error
 from conch_client.types import Tls
-from grpc.experimental import gevent as grpc_gevent
+from grpc.experimental import gevent as grpc_gevent  # type: ignore[attr-defined]  # its stubs leave it out
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from conch_load.config import RunConfig
@@ -67,7 +68,7 @@ class TritonGrpc:
         request = request_of(exchange, self._config, stream=True)
         message = message_of(request)
         exchange.sent_ns = time.monotonic_ns()
-        call = self._method(message, timeout=self._config.timeout_s)
+        call: Any = self._method(message, timeout=self._config.timeout_s)
         try:
             for response in call:
                 now = time.monotonic_ns()
