@@ -140,8 +140,9 @@ def percentile(values: Floats, which: float, owners: Integers | None = None, ord
     alone = tuple(None if rank is None else float(ordered[rank - 1]) for rank in ranks)
     independent = (alone[0], alone[1])
     error = batch_error((values <= value).astype(np.float64), owners)
-    if error is None:
-        return Percentile(value, *independent, independent, None, needs)
+    if error is None:  # too few requests for batches; and the gaps of so few are anything but independent
+        ends = independent if owners is None else (None, None)
+        return Percentile(value, *ends, ends, None, needs)
     half = student_quantile((1 + level) / 2, BATCHES - 1) * error
     low = nearest_rank(ordered, share - half) if share - half > 0 else None
     high = nearest_rank(ordered, share + half) if share + half < 1 else None

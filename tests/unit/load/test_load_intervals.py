@@ -114,6 +114,14 @@ def test_batch_error_of_gaps_counts_requests_not_gaps() -> None:
     assert error > 2 * 1 / math.sqrt(20000)
 
 
+def test_many_gaps_of_few_requests_have_no_interval() -> None:
+    values = np.random.default_rng(3).normal(size=3000)
+    one = percentile(values, 99, np.repeat(np.arange(30), 100))
+    assert one.value is not None
+    assert (one.low, one.high, one.independent) == (None, None, (None, None))
+    assert percentile(values, 99).low is not None
+
+
 def test_mlperfs_minimum_queries() -> None:
     assert [minimum_queries(late, 99) for late in range(6)] == [459, 662, 838, 1001, 1157, 1307]
     assert [minimum_queries(late, 99, 0.95) for late in range(3)] == [299, 473, 628]
