@@ -15,7 +15,7 @@ from conch_load.records import BadRecordError
 from conch_load.server_side.render import as_text
 from conch_load.server_side.samples import read
 from conch_load.server_side.summary import of_recording, summarize
-from conch_load.server_side.watch import INTERVAL_S, Sources, Watch, sources_of
+from conch_load.server_side.watch import INTERVAL_S, Sources, Watch, here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _watched(options: argparse.Namespace) -> dict[str, object]:
     for name in ("seconds", "interval_s"):
         if not 0 < getattr(options, name) < 1e6:
             raise InvalidArgumentError(f"{name} must be above 0, got {getattr(options, name):g}")
-    usual = sources_of("triton-grpc", "127.0.0.1", options.model)
+    usual = here(options.model)
     statistics = options.statistics_url or usual.statistics_url
     sources = Sources(options.metrics_url or usual.metrics_url, None if statistics == "none" else statistics,
                       options.model)  # fmt: skip

@@ -89,6 +89,8 @@ TRITON_GAUGES = {
 GPU_MEAN = frozenset({"gpu_utilization"})  # of several GPUs: the mean, not the sum
 # One series for each model, from /v2/models/stats; _us of /metrics where there are no statistics.
 STATISTICS = "triton_statistics"
+# Named like a histogram's number, but a gauge.
+GAUGES_BY_ANOTHER_NAME = frozenset({"nv_inference_pending_request_count"})
 METRICS = "metrics"  # the other half of a sample
 MODEL_TIMES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 METRICS_OF_A_MODEL = {

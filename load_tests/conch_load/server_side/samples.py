@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conch_load.records import SERVER_FILE, BadRecordError
-from conch_load.server_side.names import METRICS_OF_A_MODEL, STATISTICS, half_of
+from conch_load.server_side.names import GAUGES_BY_ANOTHER_NAME, METRICS_OF_A_MODEL, STATISTICS, half_of
 from conch_load.server_side.scrape import Sample, Values, parse
 
 
@@ -73,12 +73,16 @@ def read(folder: Path, started_unix_ns: int) -> Recording:
     except (StopIteration, KeyError, TypeError) as error:
         raise BadRecordError(f"{path}:1: sources and models are expected") from error
     values: Values = {}
+    names: list[str] = []
     for number, line in enumerate(lines, start=2):
         try:
-            values = {k: v for k, v in values.items() if k not in set(line["gone"])} | line["changed"]
+            names += line.get("series", ())
+            gone = {names[index] for index in line.get("gone", ())}
+            changed = {names[int(index)]: float(value) for index, value in line["changed"].items()}
+            values = {key: value for key, value in values.items() if key not in gone} | changed
             at_ns = line["at_unix_ns"] - started_unix_ns
-            recording.looks.append(Look(at_ns, values, line["took_ms"], line.get("errors", {})))
-        except (KeyError, TypeError) as error:
+            recording.looks.append(Look(at_ns, values, line.get("took_ms", 0.0), line.get("errors", {})))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise BadRecordError(f"{path}:{number}: not a sample: {type(error).__name__} {error}") from error
     return recording
 
@@ -160,4 +164,6 @@ def growth(recording: Recording, looks: list[Look], half: str) -> Growth | None:
 
 def is_counter(name: str) -> bool:
     """Whether a series only ever grows while its process lives, by its name."""
+    if name in GAUGES_BY_ANOTHER_NAME:
+        return False
     return name in METRICS_OF_A_MODEL or name == STATISTICS or name.endswith(("_total", "_sum", "_count", "_bucket"))

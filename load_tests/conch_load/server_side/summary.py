@@ -130,13 +130,15 @@ def _gauges(
     if engine is None and had:
         missing.append("an engine's metrics: none of " + ", ".join(one.name for one in ENGINES) + " is there")
     found = {}
+    absent = []
     for name, series in wanted.items():
         values = [_gauge(recording, one, series, name in GPU_MEAN) for one in had]
         told = [value for value in values if value is not None]
         if told:
             found[name] = {"mean": sum(told) / len(told), "highest": max(told), "last": told[-1]}
         elif had:
-            missing.append(f"{name}: {series.name} is not there")
+            absent.append(f"{name} ({series.name})")
+    missing += [f"not in the metrics: {', '.join(absent)}"] if absent else []
     return found
 
 

@@ -72,6 +72,11 @@ def sources_of(front: str, target: str, model: str) -> Sources:
     return Sources(metrics_url, f"{parts.scheme}://{parts.netloc}", model)
 
 
+def here(model: str) -> Sources:
+    """A Triton on this machine, on the usual ports."""
+    return sources_of("triton-grpc", f"127.0.0.1:{os.environ.get(GRPC_PORT_VARIABLE) or DEFAULT_GRPC_PORT}", model)
+
+
 class Watch:
     """A thread that looks at a server now, every interval, and at the end; use it in a ``with``.
 
@@ -84,6 +89,8 @@ class Watch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="server-side", daemon=True)
         self._last: Values = {}
+        # Names are long and come back every second: each is written once, and has its place as a number from then on.
+        self._numbers: dict[str, int] = {}
         # Samples must not jump when the wall clock is set: one look at both clocks, then the steady one.
         self._offset_ns = time.time_ns() - time.monotonic_ns()
 
@@ -134,15 +141,19 @@ class Watch:
             except ScrapeError as error:
                 errors[half] = str(error)
                 now |= {key: value for key, value in self._last.items() if half_of(key) == half}
-        self._write(
-            {
-                "at_unix_ns": at_ns,
-                "took_ms": round((time.monotonic_ns() + self._offset_ns - at_ns) / 1e6, 3),
-                "changed": {key: value for key, value in now.items() if self._last.get(key) != value},
-                "gone": [key for key in self._last if key not in now],
-                **({"errors": errors} if errors else {}),
-            }
-        )
+        new = [key for key in now if key not in self._numbers]
+        self._numbers |= {key: len(self._numbers) + place for place, key in enumerate(new)}
+        numbers = self._numbers
+        changed = {key: value for key, value in now.items() if self._last.get(key) != value}
+        told = {
+            "at_unix_ns": at_ns,
+            "took_ms": round((time.monotonic_ns() + self._offset_ns - at_ns) / 1e6, 3),
+            "series": new,
+            "changed": {numbers[key]: int(value) if value.is_integer() else value for key, value in changed.items()},
+            "gone": [numbers[key] for key in self._last if key not in now],
+            "errors": errors,
+        }
+        self._write({name: value for name, value in told.items() if value or name in ("at_unix_ns", "changed")})
         self._last = now
 
     def _write(self, line: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from conch_load.server_side.histogram import Bound, Histogram
 from conch_load.server_side.names import METRICS
 from conch_load.server_side.samples import growth, read, window
 from conch_load.server_side.scrape import ScrapeError, get, metrics, parse, series, statistics, topology
+from conch_load.server_side.watch import here
 
 from conch import metric_table as table
 
@@ -30,6 +31,7 @@ def exposition(steps: int, pid: int = 7, **gauges: float) -> str:
     lines = [f"# HELP {table.WAITING.name} x", f"# TYPE {table.WAITING.name} gauge"]
     for spec in table.GAUGES:
         lines.append(f"{spec.name}{labels} {gauges.get(spec.name, 0)}")
+    lines.append(f'nv_inference_pending_request_count{{model="m",version="1"}} {gauges.get(table.WAITING.name, 0)}')
     lines.append(f"# TYPE {table.OUTPUT_TOKENS.name} counter")
     lines += [f"{table.OUTPUT_TOKENS.name}{labels} {4 * steps}", f"{table.PROMPT_TOKENS.name}{labels} {10 * steps}"]
     lines += [f"{table.PREFIX_QUERIES.name}{labels} {10 * steps}", f"{table.PREFIX_HITS.name}{labels} {4 * steps}"]
@@ -208,7 +210,7 @@ def test_gauges_fall_without_being_resets(folder: Path, pages: Pages) -> None:
     looked(folder, pages, {"steps": 1, waiting: 9}, {"steps": 1, waiting: 3}, {"steps": 1, waiting: 0})
     told = summarize(folder)
     assert told is not None
-    assert told["resets"] == []
+    assert told["resets"] == []  # nor is one whose name ends like a counter's
     assert told["gauges"]["waiting"] == {"mean": 4.0, "highest": 9.0, "last": 0.0}
     assert [one["waiting"] for one in told["timeline"]] == [9.0, 3.0, 0.0]
 
@@ -335,7 +337,10 @@ def test_an_address_that_is_none_is_an_error_not_a_traceback() -> None:
 
 def test_a_file_that_is_not_samples_is_refused_by_line(folder: Path) -> None:
     head = '{"models":{},"sources":{"model":"m"}}\n'
-    for text, line in (("", 1), ("[]\n", 1), (head + "x\n", 2), (head + '{"at_unix_ns":1}\n', 2)):
+    numbers = '{"at_unix_ns":1,"changed":{"3":1}}\n'  # there are not so many series
+    for text, line in (
+        ("", 1), ("[]\n", 1), (head + "x\n", 2), (head + '{"at_unix_ns":1}\n', 2), (head + numbers, 2),
+    ):  # fmt: skip
         (folder / SERVER_FILE).write_text(text, encoding="utf-8")
         with pytest.raises(BadRecordError, match=f":{line}:"):
             read(folder, 0)
@@ -365,6 +370,7 @@ def test_the_usual_places_of_a_server_on_other_ports(monkeypatch: pytest.MonkeyP
     for name, port in (("HTTP", "1"), ("GRPC", "2"), ("METRICS", "3")):
         monkeypatch.setenv(f"CONCH_{name}_PORT", port)
     assert sources_of("triton-grpc", "h:2", "m") == Sources("http://h:3/metrics", "http://h:1", "m")
+    assert here("m") == Sources("http://127.0.0.1:3/metrics", "http://127.0.0.1:1", "m")
 
 
 def test_window_of_nothing_is_nothing() -> None:
