@@ -11,6 +11,7 @@ from pathlib import Path
 from conch import command_line
 from conch.errors import InvalidArgumentError
 from conch_load.cost import formulas
+from conch_load.cost.measured import Measured, read_measured
 from conch_load.cost.prices import GPU_PRICES_FILE, GpuPrice, GpuPrices, parse_api_price, read_gpu_prices
 from conch_load.cost.render import as_markdown, as_text
 from conch_load.cost.report import COMPARISON_FILE, Assumptions, Comparison, Row, as_json, make_report, read_comparison
@@ -29,10 +30,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m conch_load.cost",
         allow_abbrev=False,
         description="$ per million tokens, GPUs and $ per hour for a load, and the break-even with APIs. Without "
-        "--tokens-per-s it fills in the table of comparison.yaml.",
+        "--tokens-per-s or --measured it fills in the table of comparison.yaml.",
     )
     add = parser.add_argument
     add("--tokens-per-s", type=float, help="throughput of one replica, tokens/s")
+    add("--measured", type=Path, metavar="FOLDER", help="the same from a run, or from make load-slo's folder")
     add("--gpu", help="what it ran on, as in gpu_prices.yaml")
     add("--gpus", type=int, help="GPUs of one replica; 1 without it")
     add("--usd-per-gpu-hour", type=float, help="in the place of gpu_prices.yaml")
@@ -63,7 +65,8 @@ def _day(text: str) -> date:
 
 def _run(options: argparse.Namespace) -> int:
     given = [parse_api_price(one) for one in options.api_price or ()]
-    report = make_report(_comparison(options), _assumptions(options), _prices(options), given)
+    measured = _measured(options)
+    report = make_report(_comparison(options, measured), _assumptions(options, measured), _prices(options), given)
     if options.json:
         print(json.dumps(as_json(report), indent=2, ensure_ascii=False))
     else:
@@ -71,7 +74,19 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _assumptions(options: argparse.Namespace) -> Assumptions:
+def _measured(options: argparse.Namespace) -> Measured | None:
+    """The throughput that was given or measured; None: the table's."""
+    if options.measured is not None and options.tokens_per_s is not None:
+        raise InvalidArgumentError("only one of --measured and --tokens-per-s can be given")
+    if options.measured is not None:
+        return read_measured(options.measured, options.tokens)
+    if options.tokens_per_s is not None:
+        rate = formulas.positive("tokens_per_s", options.tokens_per_s)
+        return Measured(rate, DEFAULT_INPUT_PER_OUTPUT, "given")
+    return None
+
+
+def _assumptions(options: argparse.Namespace, measured: Measured | None) -> Assumptions:
     sources = {}
 
     def chosen(name: str, default: float) -> float:
@@ -79,17 +94,21 @@ def _assumptions(options: argparse.Namespace) -> Assumptions:
         sources[name] = f"assumed; --{name.replace('_', '-')} changes it" if value is None else "given"
         return default if value is None else float(value)
 
-    return Assumptions(
+    ratio = DEFAULT_INPUT_PER_OUTPUT if measured is None else measured.input_per_output
+    assumptions = Assumptions(
         chosen("utilization", DEFAULT_UTILIZATION),
         chosen("overhead", DEFAULT_OVERHEAD),
-        chosen("input_per_output", DEFAULT_INPUT_PER_OUTPUT),
+        chosen("input_per_output", ratio),
         options.tokens,
         options.date or datetime.now(timezone.utc).date(),
         sources,
     )
+    if options.measured is not None and options.input_per_output is None:
+        sources["input_per_output"] = "measured"
+    return assumptions
 
 
-def _comparison(options: argparse.Namespace) -> Comparison:
+def _comparison(options: argparse.Namespace, measured: Measured | None) -> Comparison:
     """The file's rows, or the one row that the command line describes; with the file's APIs unless others are given."""
     table = read_comparison(options.table)
     update: dict[str, object] = {}
@@ -98,24 +117,24 @@ def _comparison(options: argparse.Namespace) -> Comparison:
     for name in ("target_tokens_per_s", "claim_tokens_per_day"):
         if getattr(options, name) is not None:
             update[name] = formulas.positive(name, getattr(options, name))
-    if options.tokens_per_s is not None:
-        update["rows"] = (_row(options),)
+    if measured is not None:
+        update["rows"] = (_row(options, measured),)
         update.setdefault("target_tokens_per_s", None)
     elif options.gpu or options.gpus is not None or options.usd_per_hour is not None:
-        raise InvalidArgumentError("--gpu, --gpus and --usd-per-hour need a throughput: --tokens-per-s")
+        raise InvalidArgumentError("--gpu, --gpus and --usd-per-hour need a throughput: --tokens-per-s or --measured")
     return table.model_copy(update=update)
 
 
-def _row(options: argparse.Namespace) -> Row:
-    rate = formulas.positive("tokens_per_s", options.tokens_per_s)
+def _row(options: argparse.Namespace, measured: Measured) -> Row:
     if (options.gpu is None) == (options.usd_per_hour is None):
-        raise InvalidArgumentError("one of --gpu and --usd-per-hour must be given with --tokens-per-s")
+        raise InvalidArgumentError("one of --gpu and --usd-per-hour must be given with a throughput")
+    rate, source = measured.tokens_per_s, measured.source
     if options.usd_per_hour is not None:
         hourly = formulas.not_negative("usd_per_hour", options.usd_per_hour)
-        return Row(name="this machine", tokens_per_s=rate, usd_per_hour=hourly, source="given")
+        return Row(name="this machine", tokens_per_s=rate, usd_per_hour=hourly, source=source)
     gpus = 1 if options.gpus is None else options.gpus
     formulas.positive("gpus", gpus)
-    return Row(name=f"{gpus}×{options.gpu}", tokens_per_s=rate, gpu=options.gpu, gpus=gpus, source="given")
+    return Row(name=f"{gpus}×{options.gpu}", tokens_per_s=rate, gpu=options.gpu, gpus=gpus, source=source)
 
 
 def _prices(options: argparse.Namespace) -> GpuPrices:

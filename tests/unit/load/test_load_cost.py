@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from conch_load.analysis.summary import read_summary, write_summary
 from conch_load.cost import formulas, render
 from conch_load.cost.command import main
 from conch_load.cost.prices import (
@@ -19,8 +20,13 @@ from conch_load.cost.prices import (
     read_gpu_prices,
 )
 from conch_load.cost.report import Assumptions, Comparison, Row, as_json, make_report, read_comparison
+from conch_load.search.result import RESULT_FILE
+from conch_load.search.result import as_json as search_json
+from conch_load.search.slo_search import Plan, Result
+from conch_load.search.trial import Trial
 from hypothesis import given
 from hypothesis import strategies as st
+from queue_server import QueueServer
 
 from conch.errors import InvalidArgumentError, NotFoundError
 from conch.memory_plan.gpus import known_gpus
@@ -225,7 +231,7 @@ def test_without_genai_prices_the_machines_are_still_reckoned(monkeypatch: pytes
         ("--tokens-per-s 9 --gpu H900", "got H900"),
         ("--tokens-per-s 9 --gpu H200 --usd-per-gpu-hour -1", "usd_per_gpu_hour must be 0 or above, got -1"),
         ("--tokens-per-s 9 --gpu H200 --gpus 0", "gpus must be above 0, got 0"),
-        ("--tokens-per-s 9", "one of --gpu and --usd-per-hour"),
+        ("--tokens-per-s 9", "one of --gpu and --usd-per-hour must be given"),
         ("--gpu H200", "need a throughput"),
         ("--target-tokens-per-s 0", "target_tokens_per_s must be above 0, got 0"),
     ],
@@ -248,3 +254,70 @@ def test_the_command_reckons_one_machine(capsys: pytest.CaptureFixture[str]) -> 
     assert figures["usd_per_million"]["value"] == pytest.approx(1.5)
     assert told["rows"][0]["against"][0]["break_even"]["value"] == pytest.approx(43.2)
     assert told["assumptions"]["overhead"] == {"value": 0.5, "unit": "share", "origin": "input", "source": "given"}
+
+
+def summary_at(tmp_path: Path, rate: float, slo_ms: dict[str, float], invalid: tuple[str, ...] = ()) -> Path:
+    """A summary.json of a simulated run: 8 tokens in and 2 out for each request."""
+    write_summary(tmp_path, QueueServer().run(rate, 1, 1000, slo_ms, invalid))
+    return tmp_path / "summary.json"
+
+
+def test_a_measured_run_brings_its_throughput_and_its_ratio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = summary_at(tmp_path, 3.0, {"ttft_p99_ms": 500.0})
+    rates = read_summary(tmp_path).rates
+    for counted, rate in (
+        ("output", rates["output_tokens_per_s"].value),
+        ("total", rates["output_tokens_per_s"].value + rates["input_tokens_per_s"].value),
+    ):
+        flags = ["--measured", str(file), "--usd-per-hour", "1", "--json", "--api-price", "a=1/2", "--tokens", counted]
+        assert main(flags) == 0
+        told = json.loads(capsys.readouterr().out)
+        figures = told["rows"][0]["figures"]
+        assert figures["tokens_per_s"]["value"] == pytest.approx(rate)
+        assert figures["tokens_per_s"]["source"] == "measured: simulated, at ttft_p99_ms 500"
+        assert told["assumptions"]["input_per_output"]["value"] == pytest.approx(4.0, rel=0.02)
+        assert told["assumptions"]["input_per_output"]["source"] == "measured"
+
+
+@pytest.mark.parametrize(
+    ("rate", "slo_ms", "invalid", "said"),
+    [
+        (7.5, {"ttft_p99_ms": 500.0}, (), "the SLO does not hold: ttft_p99_ms"),
+        (3.0, {"ttft_p99.9_ms": 500.0}, (), "the SLO is not shown"),
+        (3.0, {}, ("the generator was late",), "the run is invalid: the generator was late"),
+    ],
+)
+def test_a_run_whose_figures_must_not_be_used_has_no_cost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: float, slo_ms: dict[str, float], invalid: tuple[str, ...],
+    said: str,
+) -> None:  # fmt: skip
+    file = summary_at(tmp_path, rate, slo_ms, invalid)
+    assert main(["--measured", str(file), "--usd-per-hour", "1"]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_search_brings_the_throughput_of_its_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = Trial(4.0, 1, True, rates={"input_tokens_per_s": 30.0, "output_tokens_per_s": 10.0})
+    limits = {"ttft_p99_ms": 500.0}
+    found = Result("found", 4.0, 3.0, 5.0, (trial,))
+    for place in (tmp_path, tmp_path / RESULT_FILE):
+        (tmp_path / RESULT_FILE).write_text(json.dumps(search_json(found, limits, Plan(), {})), encoding="utf-8")
+        assert main(["--measured", str(place), "--gpu", "H100-80GB", "--api-price", "a=1/2", "--json"]) == 0
+        figures = json.loads(capsys.readouterr().out)["rows"][0]["figures"]
+        assert figures["tokens_per_s"]["value"] == 10.0
+        assert figures["tokens_per_s"]["source"] == "measured: 4 requests/s, the largest at ttft_p99_ms 500"
+    unmet = Result("unmet", None, None, None, (trial,), "too slow")
+    (tmp_path / RESULT_FILE).write_text(json.dumps(search_json(unmet, limits, Plan(), {})), encoding="utf-8")
+    assert main(["--measured", str(tmp_path), "--gpu", "H100-80GB"]) == 1
+    assert "the search found no rate: too slow" in capsys.readouterr().err
+
+
+def test_what_is_no_measurement_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / RESULT_FILE).write_text("[]", encoding="utf-8")
+    for place, said in ((tmp_path, "not a search's result"), (tmp_path / "none", "must be a run folder")):
+        assert main(["--measured", str(place), "--usd-per-hour", "1"]) == 1
+        assert said in capsys.readouterr().err
+    assert main(["--measured", str(tmp_path), "--tokens-per-s", "1", "--usd-per-hour", "1"]) == 1
+    assert "only one of" in capsys.readouterr().err
