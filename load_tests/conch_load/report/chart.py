@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from conch_load.report.scales import Axis
+from conch_load.report.scales import Axis, short
 
 Point = tuple[float, float]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 40
@@ -192,14 +192,14 @@ def stacked_bar(title: str, parts: Sequence[tuple[str, float, str]], unit: str, 
     marks, left = [], 0.0
     for name, size, css in parts:
         span = size / total * width
-        text = f"{name}: {size:.3g} {unit}, {size / total:.0%}"
+        text = f"{name}: {short(size)} {unit}, {size / total:.0%}"
         marks.append(f'<rect class="bar {css}" x="{left:.1f}" y="4" width="{max(span - 1, 0.5):.1f}" height="34" '
                      f'data-t="{escape(text)}"/>')  # fmt: skip
         if span > 70:
-            marks.append(f'<text class="bar-text" x="{left + 8:.1f}" y="26">{size:.3g} {escape(unit)}</text>')
+            marks.append(f'<text class="bar-text" x="{left + 8:.1f}" y="26">{short(size)} {escape(unit)}</text>')
         left += span
     keys = "".join(
-        f'<span class="key"><i class="area {css}"></i>{escape(name)} {size:.3g} {escape(unit)} '
+        f'<span class="key"><i class="area {css}"></i>{escape(name)} {short(size)} {escape(unit)} '
         f"({size / total:.0%})</span>"
         for name, size, css in parts
     )
