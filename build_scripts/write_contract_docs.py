@@ -16,7 +16,7 @@ from pathlib import Path
 from conch import contract
 from conch.contract import Control, EnsembleContract, ModelContract, TensorSpec
 from conch.spec import Runtime
-from conch.support import REFUSED
+from conch.support import NARROWER, REFUSED
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "contract.md"
@@ -35,7 +35,24 @@ optional. One out of its range, or one that this release cannot honour, is an er
 ignored. A field that nobody knows is an error too.
 """
 
-_HONOURED = {Runtime.OPENVINO: "yes", Runtime.ECHO: "yes", Runtime.TENSORRTLLM: "handed on; never run"}
+_HONOURED = {
+    Runtime.OPENVINO: "yes", Runtime.ECHO: "yes", Runtime.TENSORRTLLM: "handed on; never run",
+    Runtime.VLLM: "yes", Runtime.LLMAPI: "handed on; never run",
+}  # fmt: skip
+# What depends on the spec: runtime -> control -> how.
+_WITH = {
+    Runtime.VLLM: {contract.LORA_TASK_ID: "with `vllm.lora_modules`"},
+    Runtime.LLMAPI: {
+        **dict.fromkeys(
+            (contract.BAD_WORDS, contract.GUIDED_DECODING_GUIDE_TYPE, contract.GUIDED_DECODING_GUIDE),
+            "with `llmapi.guided_decoding_backend`; never run",
+        ),
+        **dict.fromkeys(
+            (contract.REPETITION_PENALTY, contract.PRESENCE_PENALTY, contract.FREQUENCY_PENALTY),
+            "with `llmapi.sampler_type: TRTLLMSampler`; never run",
+        ),
+    },
+}  # fmt: skip
 _PUBLIC_NAMES = {*(c.name for c in contract.CONTROLS), *contract.ALIASES}
 _ENGINE_NAMES = {c.engine_name for c in contract.CONTROLS}
 _CONTROL_NAMES = _PUBLIC_NAMES | _ENGINE_NAMES
@@ -92,19 +109,27 @@ def _field_test(control: Control, names: Sequence[str]) -> str:
     return found
 
 
+def _support_of(runtime: Runtime, control: Control) -> str:
+    if control in REFUSED[runtime]:
+        return f"refused: {REFUSED[runtime][control]}"
+    said = _WITH.get(runtime, {}).get(control, _HONOURED[runtime])
+    narrower = NARROWER.get(runtime, {}).get(control)
+    return said if narrower is None else f"{said}, {narrower}"
+
+
 def _support() -> list[str]:
     """What each runtime does with each control, and which test shows it."""
     names = re.findall(r"^def (test_\w+)", FIELD_TESTS.read_text(encoding="utf-8"), re.MULTILINE)
     runtimes = list(REFUSED)
     rows = []
     for c in contract.CONTROLS:
-        cells = (f"refused: {REFUSED[r][c]}" if c in REFUSED[r] else _HONOURED[r] for r in runtimes)
+        cells = (_support_of(r, c) for r in runtimes)
         rows.append([f"`{c.name}`", *cells, f"`{_field_test(c, names)}`"])
     return [
         "", "### What each runtime does with them", "",
         "A control that is refused is an error with its name. The echo engine has no model: controls of the sampling",
         "are checked and have no effect there. The tests are those of `tests/e2e/test_fields.py`; they run on the",
-        "openvino runtime, and the refusals of echo on echo.", "",
+        "openvino runtime, and the refusals of echo on echo. vllm was run on a CPU ([more](runtimes.md)).", "",
         *_table(("control", *(r.value for r in runtimes), "checked by"), rows),
     ]  # fmt: skip
 

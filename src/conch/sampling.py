@@ -10,7 +10,7 @@ from conch import contract
 from conch.contract import CONTROLS, GUIDE_TYPES, Control
 from conch.errors import InvalidArgumentError, UnsupportedError
 from conch.spec import Runtime
-from conch.support import REFUSED
+from conch.support import NARROWER, REFUSED
 
 _BY_NAME = {c.name: c for c in CONTROLS}
 
@@ -70,6 +70,7 @@ class SamplingParams:
         num_sequences: answers to return.
         guide: None: the answer is free.
         timeout_ms: None: no limit.
+        lora_task_id: None: no adapter.
     """
 
     max_tokens: int
@@ -97,6 +98,7 @@ class SamplingParams:
     guide: Guide | None = None
     priority: int = 0
     timeout_ms: int | None = None
+    lora_task_id: int | None = None
     return_log_probs: bool = False
     return_token_ids: bool = False
     return_perf_metrics: bool = False
@@ -119,7 +121,8 @@ def check_values(values: Mapping[str, Any], limits: Limits) -> None:
         UnsupportedError: a value that this release cannot honour.
     """
     for name, value in values.items():
-        allowed = _BY_NAME[name].allowed
+        control = _BY_NAME[name]
+        allowed = NARROWER.get(limits.runtime, {}).get(control, control.allowed)
         if allowed is not None and not allowed.contains(value):
             raise InvalidArgumentError(f"{name} must be {allowed}, got {_shown(value)}")
     for control in (contract.END_ID, contract.PAD_ID):
@@ -319,6 +322,7 @@ def resolve(values: Mapping[str, Any], input_len: int, limits: Limits) -> Sampli
         guide=_guide(values, limits),
         priority=int(get(contract.PRIORITY.name, 0)),
         timeout_ms=get(contract.TIMEOUT_MS.name),
+        lora_task_id=get(contract.LORA_TASK_ID.name),
         return_log_probs=bool(get(contract.RETURN_LOG_PROBS.name, False)),
         return_token_ids=bool(get(contract.RETURN_TOKEN_IDS.name, False)),
         return_perf_metrics=bool(get(contract.RETURN_PERF_METRICS.name, False)),

@@ -16,7 +16,9 @@ from conch.contract import (
     RETURN_CONTEXT_LOGITS,
     RETURN_GENERATION_LOGITS,
     RETURN_LOG_PROBS,
+    TEMPERATURE,
     Control,
+    Range,
 )
 from conch.spec import Runtime
 
@@ -25,6 +27,7 @@ _NO_LOGITS = dict.fromkeys(
     "it gives no logits out; return_log_probs gives the log probs of the tokens that were chosen",
 )
 _NO_MODEL = "it has no model"
+_OF_BEAMS = (BEAM_WIDTH, LENGTH_PENALTY, EARLY_STOPPING, NO_REPEAT_NGRAM_SIZE)
 
 # runtime -> control -> why not
 REFUSED: dict[Runtime, dict[Control, str]] = {
@@ -45,4 +48,14 @@ REFUSED: dict[Runtime, dict[Control, str]] = {
         NO_REPEAT_NGRAM_SIZE: "its backend declares no such input",
         **_NO_LOGITS,
     },
+    Runtime.VLLM: {**dict.fromkeys(_OF_BEAMS, "its engine has no beam search"), **_NO_LOGITS},
+    Runtime.LLMAPI: {
+        **dict.fromkeys(_OF_BEAMS, "it is loaded for a beam width of 1"), LORA_TASK_ID: "it loads no adapters",
+        **_NO_LOGITS,
+    },
 }  # fmt: skip
+
+# runtime -> control -> the values that it takes, where those are fewer than the contract's.
+NARROWER: dict[Runtime, dict[Control, Range]] = {
+    Runtime.VLLM: {TEMPERATURE: Range(0, 2)},  # vllm/sampling_params.py, _verify_args
+}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conch import contract, spec_trtllm_sections
+from conch import contract, spec_trtllm_sections, spec_vllm
 from conch.contract import (
     ALIASES,
     CONTROLS,
@@ -28,12 +28,15 @@ from conch.contract import (
     ensembles,
     stages,
 )
+from conch.engines import llmapi_core, vllm_core
 from conch.trtllm import tensors as backend_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS_SCRIPT = ROOT / "build_scripts" / "write_contract_docs.py"
-# Names of TensorRT-LLM's, some of which are ours, too. So are some that the importers read.
-OTHER_CONTRACTS = (Path(backend_tensors.__file__), Path(spec_trtllm_sections.__file__))
+# Names of TensorRT-LLM's and vLLM's, some of which are ours, too. So are some that the importers read.
+OTHER_CONTRACTS = tuple(
+    Path(module.__file__) for module in (backend_tensors, spec_trtllm_sections, spec_vllm, vllm_core, llmapi_core)
+)
 MODELS: tuple[ModelContract | EnsembleContract, ...] = (*stages(True), *ensembles(True))
 
 

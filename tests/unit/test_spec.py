@@ -52,7 +52,7 @@ def test_defaults_written_out_make_an_equal_spec() -> None:
         ("serving: {max_rows: 1.5}", "serving.max_rows: Input should be a valid integer"),
         ("serving: []", "serving: Input should be a valid dictionary"),
         ("serving: null", "serving: Input should be a valid dictionary"),
-        ("engine: {runtime: tensorflow}", "Input should be 'openvino', 'echo' or 'tensorrtllm', got 'tensorflow'"),
+        ("engine: {runtime: tensorflow}", "Input should be 'openvino', 'echo', 'tensorrtllm', 'vllm' or 'tensorrt_llm', got 'tensorflow'"),
         ("engine: {weights: int3}", "engine.weights: Input should be 'as_is', 'int8' or 'int4', got 'int3'"),
         ("engine: {kv_cache_gib: 0}", "engine.kv_cache_gib"),
         ("engine: {echo_ttft_ms: .nan}", "engine.echo_ttft_ms"),

@@ -10,6 +10,7 @@ from conch.build.cache import Cache
 from conch.build.compile import compile_engine
 from conch.build.disk import disk_errors, require_space
 from conch.build.progress import Progress, format_bytes
+from conch.build.served import lay_out_checkpoint, serving_notes
 from conch.build.sources import Checkpoint, fetch
 from conch.build.tensorrt_llm import compile_tensorrt_llm
 from conch.build.tensorrt_llm_host import find_workplace
@@ -91,9 +92,13 @@ def _make_artifacts(spec: ModelSpec, options: BuildOptions, cache: Cache, progre
         progress.say("made the tokenizer files")
     if workplace is not None:
         engine = compile_tensorrt_llm(checkpoint, spec.engine, cache, progress, workplace)
+    elif spec.engine.served is not None:
+        engine = lay_out_checkpoint(checkpoint, spec.engine, cache)
+        for note in serving_notes(spec.engine.served):
+            progress.say(f"note: {note}")
     else:
         engine = compile_engine(checkpoint, spec.engine, cache, progress, options.export_python)
-    if engine.made:
+    if engine.made and spec.engine.served is None:
         progress.say(f"compiled for {spec.engine.runtime.value}")
     tools = {"tokenizers": package_version("tokenizers"), **engine.tools}
     provenance = Provenance(spec.source.uri, checkpoint.revision, checkpoint.sha256, tools)

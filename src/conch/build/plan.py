@@ -8,8 +8,10 @@ from typing import Any
 
 from conch.build.cache import Cache
 from conch.build.compile import find_export_python
+from conch.build.huggingface import CONFIG_FILE as HF_CONFIG_FILE
 from conch.build.pipeline import BuildOptions
 from conch.build.progress import Progress
+from conch.build.served import served_plan
 from conch.build.sources import SOURCES, fetched_folder, local_path, wheel_key
 from conch.build.tensorrt_llm_plan import TOKENIZER_LINE, engine_files, plan_compile
 from conch.contract import ENGINE, TOKENIZER, TWIN_STAGES, ensembles
@@ -77,6 +79,8 @@ def _compile_lines(spec: ModelSpec, options: BuildOptions) -> list[str]:
     lines = ["compile", TOKENIZER_LINE]
     if spec.engine.runtime is Runtime.ECHO:
         return [*lines, "  no engine: echo plays the prompt back"]
+    if spec.engine.served is not None:
+        return [*lines, *served_plan(spec.engine)]
     if not is_huggingface(spec):
         return [*lines, f"  take the GGUF file as it is, as {GGUF_FILE}"]
     try:
@@ -120,6 +124,8 @@ def release_paths(spec: ModelSpec, version: int) -> list[Path]:
             paths.append(folder / MANIFEST_FILE)
             if spec.engine.tensorrt_llm is not None:
                 paths += [folder / ENGINE_DIR / file for file in engine_files(spec.engine.tensorrt_llm)]
+            elif spec.engine.served is not None:
+                paths.append(folder / ENGINE_DIR / HF_CONFIG_FILE)
             elif spec.engine.runtime is not Runtime.ECHO:
                 paths.append(folder / ENGINE_DIR / (IR_FILE if is_huggingface(spec) else GGUF_FILE))
     return sorted(paths)

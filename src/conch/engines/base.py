@@ -117,6 +117,39 @@ class Batcher(Protocol):
         """News of the engine."""
 
 
+class Report(Protocol):
+    """What a streaming core tells of itself. Called on its event loop."""
+
+    def events(self, events: Sequence[Event]) -> None:
+        """Something was produced; the last tokens of a request's answers, where it has several, all at once."""
+
+    def alive(self) -> None:
+        """The engine has done a step, whatever came of it."""
+
+    def broken(self, reason: str) -> None:
+        """The engine will never answer again."""
+
+
+class StreamingCore(Protocol):
+    """An engine's core that runs by itself, on an event loop: what a worker process runs for asynchronous engines."""
+
+    def add(self, request: GenerationRequest) -> None:
+        """Take a request; what comes of it is reported.
+
+        Raises:
+            ConchError: the engine refuses it.
+        """
+
+    def cancel(self, request_id: int) -> None:
+        """Give a request up; unknown ids are ignored."""
+
+    def state(self) -> EngineState:
+        """News of the engine."""
+
+    async def close(self) -> None:
+        """Let go of everything; requests in flight end without a word."""
+
+
 class Engine(Protocol):
     """A running engine. Its methods may be called from any thread."""
 

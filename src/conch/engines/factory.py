@@ -37,4 +37,4 @@ def create_engine(
 def _bare_engine(spec: EngineSpec, engine_dir: Path, sink: TokenSink) -> Engine:
     if spec.runtime is Runtime.ECHO:
         return EchoEngine(spec, sink)
-    return GuideChecks(ProcessEngine(engine_dir, spec, sink), engine_dir, sink)
+    return GuideChecks(ProcessEngine(engine_dir, spec, sink), engine_dir, sink, spec.runtime)

@@ -12,8 +12,10 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 from conch.engines.guide_compiler import GuideCompiler, plain_reason
 from conch.engines.guide_model import GuideVocabulary
@@ -28,16 +30,31 @@ _TRIED_TOKENS = 8
 _MEMORY_BEFORE_RESTART_BYTES = 1 << 30  # compiled guides are kept by the compiler for ever
 
 
+class Compiler(Protocol):
+    """Compiles guides for a vocabulary."""
+
+    def compile(self, guide: Guide, max_tokens: int = 1) -> list[int]:
+        """As of conch.engines.guide_compiler.GuideCompiler."""
+
+
+MakeCompiler = Callable[[GuideVocabulary], Compiler]
+
+
+def openvino_compiler(vocabulary: GuideVocabulary) -> Compiler:
+    """The compiler that OpenVINO GenAI has."""
+    return GuideCompiler(vocabulary, vocabulary.open_tokenizer())
+
+
 class Checker:
     """Answers guides with what is wrong with them.
 
     Args:
         vocabulary: of the model, without a sentinel.
+        make_compiler: makes the compiler for it, with one.
     """
 
-    def __init__(self, vocabulary: GuideVocabulary) -> None:
-        vocabulary = vocabulary.with_sentinel()
-        self._compiler = GuideCompiler(vocabulary, vocabulary.open_tokenizer())
+    def __init__(self, vocabulary: GuideVocabulary, make_compiler: MakeCompiler) -> None:
+        self._compiler = make_compiler(vocabulary.with_sentinel())
 
     def check(self, guide: Guide) -> str:
         """What is wrong with a guide; empty if nothing. It may also end this process."""
@@ -75,7 +92,7 @@ def data_bytes() -> int:
     return 0
 
 
-def main() -> None:
+def main(make_compiler: MakeCompiler = openvino_compiler) -> None:
     """Arguments: file descriptor of the socket, engine folder. Takes Guide, gives str, or Started at first."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s guide-checker %(levelname)s %(message)s")
     connection = Connection(int(sys.argv[1]))
@@ -85,7 +102,7 @@ def main() -> None:
         vocabulary = GuideVocabulary.of_release(Path(sys.argv[2]))
         if vocabulary is None:
             raise RepositoryError(f"{sys.argv[2]} is not part of a release")
-        checker = Checker(vocabulary)
+        checker = Checker(vocabulary, make_compiler)
     except ConchError as error:
         connection.send(Started(error))
         return

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from multiprocessing.connection import Connection
@@ -19,12 +18,15 @@ from pathlib import Path
 from conch.engines.base import Engine, GenerationRequest, TokenSink
 from conch.engines.guide_checker import CPU_LIMIT_S, MEMORY_LIMIT_BYTES
 from conch.engines.guide_compiler import guide_of, refusal
+from conch.engines.interpreter import PACKAGES, engine_command
 from conch.engines.messages import Started
 from conch.errors import ConchError, UnavailableError
 from conch.sampling import Guide
+from conch.spec import Runtime
 
 _log = logging.getLogger(__name__)
 _CHECKER = "conch.engines.guide_checker"
+_XGRAMMAR_CHECKER = "conch.engines.xgrammar_checker"
 _START_LIMIT_S = 120.0
 _CHECK_LIMIT_S = 60.0  # the checker's own limit is of processor time, which does not depend on what else runs
 _MAX_VERDICTS = 1000
@@ -41,12 +43,15 @@ class GuideChecks(Engine):
         engine: answers the requests.
         engine_dir: compiled engine, in the folder of its release.
         sink: told of requests that end before they reach the engine; called from a thread of this object.
+        runtime: of the spec; its engine's own compiler tries the guides out.
     """
 
-    def __init__(self, engine: Engine, engine_dir: Path, sink: TokenSink) -> None:
+    def __init__(
+        self, engine: Engine, engine_dir: Path, sink: TokenSink, runtime: Runtime = Runtime.OPENVINO
+    ) -> None:
         self._engine = engine
         self._sink = sink
-        self._checker = CheckerProcess(engine_dir)
+        self._checker = CheckerProcess(engine_dir, runtime)
         self._changed = threading.Condition()  # of all below
         self._waiting: dict[int, tuple[GenerationRequest, Guide]] = {}
         self._verdicts: OrderedDict[Guide, str] = OrderedDict()
@@ -137,10 +142,11 @@ class CheckerProcess:
 
     Args:
         engine_dir: compiled engine, in the folder of its release.
+        runtime: of the spec.
     """
 
-    def __init__(self, engine_dir: Path) -> None:
-        self._engine_dir = engine_dir
+    def __init__(self, engine_dir: Path, runtime: Runtime = Runtime.OPENVINO) -> None:
+        self._engine_dir, self._runtime = engine_dir, runtime
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -182,7 +188,8 @@ class CheckerProcess:
     def _start(self) -> Connection:
         ours, theirs = socket.socketpair()
         connection = Connection(ours.detach())
-        command = [sys.executable, "-m", _CHECKER, str(theirs.fileno()), str(self._engine_dir)]
+        module = _XGRAMMAR_CHECKER if self._runtime in PACKAGES else _CHECKER
+        command = engine_command(self._runtime, module, [str(theirs.fileno()), str(self._engine_dir)])
         with self._lock, theirs:
             if self._closed:
                 connection.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from conch.contract import ENGINE_CANNOT_START
 from conch.engines.base import Engine, EngineState, Failure, GenerationRequest, TokenSink
+from conch.engines.interpreter import PACKAGES
 from conch.engines.messages import Cancel, Step
 from conch.engines.worker_link import WorkerLink
 from conch.errors import UnavailableError
@@ -21,6 +22,7 @@ from conch.spec import Engine as EngineSpec
 
 _log = logging.getLogger(__name__)
 _WORKER = "conch.engines.worker"
+_ASYNC_WORKER = "conch.engines.async_worker"
 _CLOSE_TIMEOUT_S = 10
 _LOOK_S = 1.0  # how often it is looked whether the worker still answers
 # Pause before each attempt to start a worker after one that failed. A worker that ended soon counts as one: it would
@@ -49,7 +51,8 @@ class ProcessEngine(Engine):
         self._closed = threading.Event()
         self._absence = ""  # why there is no worker
         self._state = self._past = EngineState()  # of this worker and those before it; of those before it
-        self._link: WorkerLink | None = WorkerLink(_WORKER, engine_dir, spec)
+        self._worker = _ASYNC_WORKER if spec.runtime in PACKAGES else _WORKER
+        self._link: WorkerLink | None = WorkerLink(self._worker, engine_dir, spec)
         self._thread = threading.Thread(target=self._run, args=(self._link,), name="engine-reader", daemon=True)
         self._thread.start()
 
@@ -170,7 +173,7 @@ class ProcessEngine(Engine):
                 return None
             begun = time.monotonic()
             try:
-                link = WorkerLink(_WORKER, self._engine_dir, self._spec)
+                link = WorkerLink(self._worker, self._engine_dir, self._spec)
             except Exception as error:
                 failures += 1
                 text = "%s: %s; attempt %d failed, the next one is in %g s"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import socket
 import subprocess
-import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from conch.engines.interpreter import PACKAGES, engine_command
 from conch.engines.messages import Command, Started, Step
+from conch.engines.offspring import end_offspring, marked_environment
 from conch.errors import UnavailableError
 from conch.spec import Engine as EngineSpec
 
+_log = logging.getLogger(__name__)
 _END_TIMEOUT_S = 2.0  # of a process that has closed its socket, or was told to end
+_END_OTHERS_TIMEOUT_S = 8.0  # of one that has others to end
 _EXIT_S = 10.0
 
 
@@ -24,7 +28,7 @@ class WorkerLink:
     A thread of its own writes to the socket, so that a worker that does not read holds up nobody.
 
     Args:
-        module: what to run, with ``python -m``.
+        module: what to run, in the Python of the spec's runtime.
         engine_dir: compiled engine.
         spec: engine section of the spec.
 
@@ -39,13 +43,17 @@ class WorkerLink:
         ours, theirs = socket.socketpair()
         with theirs:
             fd = theirs.fileno()
-            command = [sys.executable, "-m", module, str(fd), str(engine_dir), spec.model_dump_json()]
+            command = engine_command(spec.runtime, module, [str(fd), str(engine_dir), spec.model_dump_json()])
             try:
-                self._process = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)
+                self._environment = marked_environment()
+                self._process = subprocess.Popen(
+                    command, pass_fds=[fd], stdin=subprocess.DEVNULL, env=self._environment
+                )
             except OSError as error:
                 ours.close()
                 raise UnavailableError(f"the engine process cannot be started: {error.strerror}") from None
         self.pid = self._process.pid
+        self._end_timeout_s = _END_OTHERS_TIMEOUT_S if spec.runtime in PACKAGES else _END_TIMEOUT_S
         self._connection = Connection(ours.detach())
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_all, name="engine-writer", daemon=True)
@@ -93,18 +101,24 @@ class WorkerLink:
         """End the worker at once."""
         self._process.kill()
 
-    def remove(self, timeout_s: float = _END_TIMEOUT_S) -> str:
-        """See it to its end: what does not end in time is killed.
+    def remove(self, timeout_s: float | None = None) -> str:
+        """See it to its end: what does not end in time is killed, and so is what it has left.
+
+        Args:
+            timeout_s: None: what an end takes.
 
         Returns:
             how it ended.
         """
         self.shut()
         try:
-            code = self._process.wait(timeout_s)
+            code = self._process.wait(self._end_timeout_s if timeout_s is None else timeout_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        strays = end_offspring(self._environment)
+        if strays:
+            _log.warning("%d processes of an engine's worker had outlived it, and were ended", strays)
         self._commands.put(None)
         self._writer.join()
         self._connection.close()

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from conch.contract import ENGINE, stages
+from conch.engines.interpreter import PACKAGES, VARIABLE, package_version_in
 from conch.errors import ConchError, ServerError
 from conch.repository.artifacts import ENGINE_DIR
 from conch.repository.check import check_repository
@@ -31,6 +32,8 @@ SHM_PER_STAGE_BYTES = 8 << 20
 BASE_BYTES = 512 << 20
 # A GGUF file is unpacked as it is loaded: a 94 MiB file made the engine's process 339 MiB large.
 WEIGHTS_FACTOR = 3
+# Processes of vLLM 0.24.0 beside the weights: 0.9 GiB each for its front and its core, without a GPU.
+WORKER_BYTES = 2 << 30
 _GIB = 1 << 30
 
 
@@ -70,6 +73,7 @@ def preflight(settings: Settings) -> tuple[Ready | None, list[ConchError]]:
         passes(check_numpy)
     if passes(lambda: release.append(check_repository(settings.repository))):
         passes(lambda: check_backend(release[0], more_backends(os.environ)))
+        passes(lambda: check_engine_python(release[0]))
         passes(lambda: check_memory(memory_need_bytes(release[0]), memory.available_bytes()))
     passes(lambda: check_shm(SHM_DIR))
     passes(lambda: check_ports(settings))
@@ -113,12 +117,34 @@ def check_backend(release: Release, more: Path | None) -> None:
         )
 
 
+def check_engine_python(release: Release) -> None:
+    """Raise ServerError where the Python of an engine's worker lacks vLLM or TensorRT-LLM, or has another version."""
+    folder = release.path / ENGINE.name / str(release.version)
+    engine = ReleaseSettings.read(folder).spec.engine
+    package = PACKAGES.get(engine.runtime)
+    if package is None or engine.served is None:
+        return
+    python = Path(os.environ.get(VARIABLE) or sys.executable)
+    mend = f"Serve in {engine.served.container}, or name a Python that has it with {VARIABLE}"
+    wanted = f"{release.name} needs {package} {engine.served.version}"
+    try:
+        found = package_version_in(python, package)
+    except OSError as error:
+        raise ServerError(f"{wanted}, and {python} cannot be run: {error.strerror}", mend=mend) from None
+    if found is None:
+        raise ServerError(f"{wanted}, and it is not installed in {python}", mend=mend)
+    if found.split("+", 1)[0] != engine.served.version:
+        raise ServerError(f"{wanted}, and {python} has {found}", mend=mend)
+
+
 def memory_need_bytes(release: Release) -> int:
     """Memory that serving a release takes at least: weights, KV cache and the processes."""
     folder = release.path / ENGINE.name / str(release.version)
     engine = ReleaseSettings.read(folder).spec.engine
     if engine.runtime is Runtime.ECHO:
         return BASE_BYTES
+    if engine.served is not None:  # weights and KV cache are the GPUs'; vLLM's and torch's processes are ours
+        return BASE_BYTES + WORKER_BYTES * engine.served.world_size
     weights = sum(path.stat().st_size for path in (folder / ENGINE_DIR).rglob("*") if path.is_file())
     return BASE_BYTES + WEIGHTS_FACTOR * weights + engine.kv_cache_gib * _GIB
 
