@@ -71,9 +71,9 @@ def definitions() -> dict[str, Any]:
 def subtitle(summary: Summary) -> str:
     """What was run, in one line."""
     run = summary.run
+    target = run.target if run.model in run.target else f"{run.target} {run.model}"
     return " · ".join((
-        run.front, run.model, run.target, texts.load_text(run.arrivals), texts.workload_text(run.workload),
-        texts.started(summary),
+        run.front, target, texts.load_text(run.arrivals), texts.workload_text(run.workload), texts.started(summary),
     ))  # fmt: skip
 
 
