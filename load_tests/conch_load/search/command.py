@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from conch_load.report import write
 from conch_load.run import REFUSED, RunError
 from conch_load.search.drive import LADDER_FILE, Kind, Runner, climb
 from conch_load.search.result import RESULT_FILE, as_json, as_text, headline
-from conch_load.search.slo_search import Plan, largest_rate
+from conch_load.search.slo_search import Plan, Result, largest_rate, unmet
 from conch_load.search.trial import SearchError
 from conch_load.workloads import WorkloadError
 
@@ -50,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--ladder-rates", help="requests per second, open loop: 1,2,4,8")
     sweep.set_defaults(command=_sweep)
     slo = commands.add_parser("slo", allow_abbrev=False, help="the largest rate at which the limits of --slo hold")
-    slo.add_argument("--start-rate", type=float, default=1.0, help="requests/s of the first run (1)")
-    slo.add_argument("--lowest-rate", type=float, default=0.05, help="no rate below is tried (0.05)")
+    slo.add_argument("--start-rate", type=float, help="requests/s of the first run (what it does one at a time)")
+    slo.add_argument("--lowest-rate", type=float, default=0.01, help="no rate below is tried (0.01)")
     slo.add_argument("--highest-rate", type=float, default=10_000.0, help="no rate above is tried (10000)")
     slo.add_argument("--tolerance", type=float, default=0.1, help="how close what holds and what misses must be (0.1)")
     slo.add_argument("--repeats", type=int, default=3, help="runs of which the majority decides; odd (3)")
@@ -113,19 +114,36 @@ def _sweep(options: argparse.Namespace) -> int:
     return INVALID if invalid else 0
 
 
+def _plan(options: argparse.Namespace, seed: int, start_per_s: float) -> Plan:
+    return Plan(
+        start_per_s, options.lowest_rate, options.highest_rate, options.tolerance, options.repeats, options.most_runs,
+        seed,
+    )  # fmt: skip
+
+
+def _search(runner: Runner, plan: Plan, options: argparse.Namespace) -> Result:
+    """From the given rate; without one, from what the server does with one request at a time, if that meets the SLO."""
+    if options.start_rate is not None:
+        return largest_rate(runner.at, plan, runner.alone)
+    alone = runner.alone(plan.seed)
+    rate = alone.rates.get("completed_per_s", 0.0)
+    if alone.holds is False or rate <= 0 or alone.invalid:
+        return unmet(alone)
+    start = float(f"{min(max(rate, options.lowest_rate), options.highest_rate):.2g}")
+    result = largest_rate(runner.at, _plan(options, plan.seed, start))
+    return replace(result, trials=(alone, *result.trials))
+
+
 def _slo(options: argparse.Namespace) -> int:
     if options.rate or options.steps:
         raise SearchError("--rate and --steps have no meaning for a search: give --start-rate")
     if not options.slo:
         raise SearchError("slo must be given, such as --slo ttft_p99_ms=500,tpot_p99_ms=100")
     config = _config(options, "slo-search", open_loop=True)
-    plan = Plan(
-        options.start_rate, options.lowest_rate, options.highest_rate, options.tolerance, options.repeats,
-        options.most_runs, config.seed,
-    )  # fmt: skip
+    plan = _plan(options, config.seed, options.start_rate or max(options.lowest_rate, 1.0))
     parent = _parent(options.out, config.name)
     runner = Runner(config, parent, options.requests, options.most_run_s)
-    result = largest_rate(runner.at, plan, runner.alone)
+    result = _search(runner, plan, options)
     told = as_json(result, config.slo_ms, plan, config.model_dump(mode="json", exclude={"arrivals", "seed"}))
     (parent / RESULT_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if runner.points:

@@ -8,7 +8,7 @@ runs of the search (:mod:`conch_load.search.threshold`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -91,9 +91,10 @@ class _Search:
     run_at: RunAt
     plan: Plan
     trials: list[Trial] = field(default_factory=list)
+    too_low_per_s: float | None = None  # the largest rate at which a run could not tell, while nothing had missed
 
-    def run(self, rate: float) -> bool:
-        """One run at a rate, kept; whether it held."""
+    def run(self, rate: float) -> bool | None:
+        """One run at a rate, kept; whether it held. None: it cannot tell, and a higher rate may."""
         if len(self.trials) >= self.plan.most_runs:
             raise _Stop(f"{self.plan.most_runs} runs were made, which is most_runs")
         trial = self.run_at(rate, self.plan.seed + len(self.trials))
@@ -101,7 +102,10 @@ class _Search:
         if trial.invalid and trial.holds is not False:  # a generator that lags makes a run miss, never hold
             raise _Stop(f"the run at {rate:.4g}/s is invalid: {trial.invalid[0]}")
         if trial.holds is None:
-            raise _Stop(f"the run at {rate:.4g}/s cannot tell: {'; '.join(trial.reasons)}")
+            low, high = self.bracket()
+            if low is not None or high is not None:
+                raise _Stop(f"the run at {rate:.4g}/s cannot tell: {'; '.join(trial.reasons)}")
+            self.too_low_per_s = rate
         return trial.holds
 
     def votes(self, rate: float) -> tuple[int, int]:
@@ -126,11 +130,13 @@ class _Search:
         plan = self.plan
         low, high = self.bracket()
         if low is None and high is None:
-            return plan.start_per_s
+            return self._first_rate()
         if low is None:
             assert high is not None
             if high <= plan.lowest_per_s:
                 return None if self.settled(high) else high
+            if self.too_low_per_s is not None and high / 2 <= self.too_low_per_s:
+                raise _Stop(f"{high:.4g}/s misses, and below it a run cannot tell: {self.trials[0].reasons[0]}")
             return max(high / 2, plan.lowest_per_s)
         if high is None:
             if low >= plan.highest_per_s:
@@ -141,6 +147,14 @@ class _Search:
             middle = float(f"{math.sqrt(low * high):.3g}")
             return middle if low < middle < high else math.sqrt(low * high)
         return next((rate for rate in (low, high) if not self.settled(rate)), None)
+
+    def _first_rate(self) -> float:
+        """The first, or twice the one that was too low to tell: a run has more requests there in the same time."""
+        if self.too_low_per_s is None:
+            return self.plan.start_per_s
+        if 2 * self.too_low_per_s > self.plan.highest_per_s:
+            raise _Stop(f"no rate up to {self.plan.highest_per_s:g}/s can tell: {self.trials[-1].reasons[0]}")
+        return 2 * self.too_low_per_s
 
 
 def largest_rate(run_at: RunAt, plan: Plan, alone: RunAlone | None = None) -> Result:
@@ -158,14 +172,22 @@ def largest_rate(run_at: RunAt, plan: Plan, alone: RunAlone | None = None) -> Re
     try:
         while (rate := search.next_rate()) is not None:
             held = search.run(rate)
-            if not held and len(search.trials) == 1 and alone is not None:
+            if held is False and len(search.trials) == 1 and alone is not None:
                 single.append(alone(plan.seed))
                 if single[0].holds is False and not single[0].invalid:
-                    reason = f"one request at a time misses already: {'; '.join(single[0].reasons)}"
-                    return Result("unmet", None, None, None, (*search.trials, *single), reason)
+                    return unmet(single[0], search.trials)
     except _Stop as stop:
         reason = str(stop)
     return _result(search, reason, single)
+
+
+def unmet(alone: Trial, before: Sequence[Trial] = ()) -> Result:
+    """The result when a run with one request at a time misses, or cannot be used."""
+    trials = (*before, alone)
+    if alone.invalid:
+        return Result("stopped", None, None, None, trials, f"the run with one request at a time: {alone.invalid[0]}")
+    reason = f"one request at a time misses already: {'; '.join(alone.reasons)}"
+    return Result("unmet", None, None, None, trials, reason)
 
 
 def _result(search: _Search, reason: str, single: list[Trial]) -> Result:

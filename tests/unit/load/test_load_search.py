@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from conch_load.config import ArrivalsConfig, RunConfig
 from conch_load.run import RunError
 from conch_load.search import command
 from conch_load.search.drive import LADDER_FILE, Runner, climb
-from conch_load.search.result import as_json, as_text, headline
+from conch_load.search.result import RESULT_FILE, as_json, as_text, headline
 from conch_load.search.slo_search import Plan, Result, largest_rate
 from conch_load.search.threshold import threshold
 from conch_load.search.trial import SearchError, Trial, judge, percentile_limits, requests_needed
@@ -143,10 +144,28 @@ def test_a_limit_of_the_generator_is_not_taken_for_the_servers() -> None:
     assert result.rate_per_s is not None
 
 
-def test_a_run_that_cannot_tell_ends_the_search() -> None:
-    result = largest_rate(lambda rate, seed: Trial(rate, seed, None, ("too few",)), Plan())
+def test_rates_that_are_too_low_to_tell_are_left_behind() -> None:
+    def run_at(rate: float, seed: int) -> Trial:
+        return Trial(rate, seed, None if rate < 3 else rate <= limit, ("too few",) if rate < 3 else ())
+
+    limit = 20.0
+    result = largest_rate(run_at, Plan())
+    assert result.outcome == "found"
+    assert result.rate_per_s == pytest.approx(limit, rel=0.1)
+    limit = 3.5
+    result = largest_rate(run_at, Plan())
     assert (result.outcome, result.rate_per_s) == ("stopped", None)
-    assert "cannot tell: too few" in result.reason
+    assert result.reason == "4/s misses, and below it a run cannot tell: too few"
+
+
+def test_runs_that_never_tell_end_the_search() -> None:
+    result = largest_rate(lambda rate, seed: Trial(rate, seed, None, ("too few",)), Plan(highest_per_s=10))
+    assert (result.outcome, result.rate_per_s, len(result.trials)) == ("stopped", None, 4)
+    assert "no rate up to 10/s can tell: too few" in result.reason
+    told = iter([True, None])
+    result = largest_rate(lambda rate, seed: Trial(rate, seed, next(told), ("why",)), Plan())
+    assert (result.outcome, result.rate_per_s) == ("stopped", 1.0)
+    assert "the run at 2/s cannot tell: why" in result.reason
 
 
 def test_a_search_ends_after_most_runs() -> None:
@@ -320,3 +339,20 @@ def test_no_server_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     flags = ["--target", "127.0.0.1:9", "--repository", str(tmp_path), "--out", str(tmp_path / "new")]
     assert command.main(["slo", "--slo", "ttft_p99_ms=5", *flags]) == 3
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_without_a_start_rate_it_begins_with_what_the_server_does_one_at_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Made()
+    monkeypatch.setattr(command, "Runner", partial(Runner, make=make))
+    monkeypatch.setattr(command, "write", lambda parent, remarks=(): None)  # the folders of simulated runs are empty
+    flags = ["--out", str(tmp_path / "a"), "--duration-s", "10", "--requests", "800"]
+    assert command.main(["slo", "--slo", "ttft_p99_ms=500", *flags]) == 0
+    assert make.asked[0].arrivals.users == 1
+    assert make.asked[1].arrivals.rate_per_s == pytest.approx(1.0, rel=0.2)  # 0.5/s takes too long to tell
+    assert "ttft_p99_ms 500 holds up to" in capsys.readouterr().out
+    made = json.loads((tmp_path / "a" / RESULT_FILE).read_text(encoding="utf-8"))
+    assert made["outcome"] == "found"
+    assert command.main(["slo", "--slo", "e2e_p50_ms=1", *flags[2:], "--out", str(tmp_path / "b")]) == 1
+    assert "Nothing meets e2e_p50_ms 1: one request at a time misses already" in capsys.readouterr().out
