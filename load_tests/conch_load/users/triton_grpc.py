@@ -1,31 +1,28 @@
-"""Triton over gRPC: a stream of its own for each request, all on one channel of the worker.
-
-Two things of grpcio under gevent matter here. Without ``init_gevent`` the first call blocks the process for ever. And
-each wait for messages takes a thread of the hub's pool, which has 10: with more channels than that, messages wait for
-other channels' messages, and the time to the first token shows it. So there is one channel, and room in the pool.
-"""
+"""Triton over gRPC: a ModelStreamInfer call of its own for each request, all on one connection of the worker."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import gevent
 import grpc
 from conch_client.address import grpc_address
-from conch_client.errors import ConchClientError
-from conch_client.grpc_wire import CHANNEL_OPTIONS, STREAM_INFER, chunk_of, credentials_of, message_of, rpc_error
+from conch_client.errors import ConchClientError, error_of
+from conch_client.grpc_wire import STREAM_INFER, chunk_of, message_of
+from conch_client.http_wire import ssl_context
 from conch_client.types import Tls
-from grpc.experimental import gevent as grpc_gevent  # type: ignore[attr-defined]  # its stubs leave it out
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from conch_load.config import RunConfig
 from conch_load.users.base import FrontError
 from conch_load.users.exchange import CONNECTION, CUT, TIMEOUT, Exchange
+from conch_load.users.http2 import CallBrokenError, GrpcStatusError, Http2Connection
 from conch_load.users.triton_request import request_of, take
 
 _READY_S = 10
-_POOL_THREADS = 64
+_MODEL_READY = "/inference.GRPCInferenceService/ModelReady"
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
 class TritonGrpc:
@@ -41,60 +38,66 @@ class TritonGrpc:
             self._address = grpc_address(config.target, Tls() if config.target.startswith("grpcs://") else None)
         except ConchClientError as error:
             raise FrontError(f"target: {error}") from None
+        self._connection: Http2Connection | None = None
 
     def connect(self) -> None:
-        grpc_gevent.init_gevent()
-        gevent.get_hub().threadpool.maxsize = _POOL_THREADS
-        options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-        if self._address.tls is None:
-            self._channel = grpc.insecure_channel(str(self._address), options=options)
-        else:
-            self._channel = grpc.secure_channel(str(self._address), credentials_of(self._address.tls), options=options)
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        model = self._config.model
+        asked = service_pb2.ModelReadyRequest(name=model).SerializeToString()
         try:
-            ready = stub.ModelReady(service_pb2.ModelReadyRequest(name=self._config.model), timeout=_READY_S)
-        except grpc.RpcError as error:
-            known = rpc_error(error, self._address, ConchClientError("no answer in time"))
-            raise FrontError(f"model {self._config.model} at {self._address}: {known}") from None
-        if not ready.ready:
-            raise FrontError(f"model {self._config.model} at {self._address} is not ready")
-        self._method = self._channel.unary_stream(
-            STREAM_INFER,
-            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
+            with gevent.Timeout(_READY_S):
+                found = [message for _, message in self._open().call(_MODEL_READY, asked, _READY_S).messages()]
+        except gevent.Timeout:
+            raise FrontError(f"{self._address} does not answer within {_READY_S} s; is it gRPC's port?") from None
+        except CallBrokenError as error:
+            raise FrontError(f"model {model} at {self._address}: {error}") from None
+        except GrpcStatusError as error:
+            known = error_of(_NAMES.get(error.code, "UNKNOWN"), error.details)
+            raise FrontError(f"model {model} at {self._address}: {known}") from None
+        if not found or not service_pb2.ModelReadyResponse.FromString(found[0]).ready:
+            raise FrontError(f"model {model} at {self._address} is not ready; is that its name?")
 
     def send(self, exchange: Exchange) -> None:
+        timeout = gevent.Timeout(self._config.timeout_s)
         request = request_of(exchange, self._config, stream=True)
-        message = message_of(request)
+        message: bytes = message_of(request).SerializeToString()
+        timeout.start()
         exchange.sent_ns = time.monotonic_ns()
-        call: Any = self._method(message, timeout=self._config.timeout_s)
+        call = None
         try:
-            for response in call:
-                now = time.monotonic_ns()
-                take(exchange, chunk_of(response, request, bool(exchange.chunk_ns)), now)
+            call = self._open().call(STREAM_INFER, message, self._config.timeout_s)
+            for at_ns, raw in call.messages():
+                response = service_pb2.ModelStreamInferResponse.FromString(raw)
+                take(exchange, chunk_of(response, request, bool(exchange.chunk_ns)), at_ns)
             exchange.end()
             if exchange.finish_reason is None:
                 exchange.fail(CUT, "the stream ended without a finish_reason")
+        except gevent.Timeout as expired:
+            if expired is not timeout:
+                raise
+            self._fail(exchange, TIMEOUT, f"no full answer within {self._config.timeout_s:g} s")
         except ConchClientError as error:
-            exchange.end()
-            exchange.fail(error.code, str(error))
-        except grpc.RpcError as error:
-            exchange.end()
-            self._note(exchange, error)
+            self._fail(exchange, error.code, str(error))
+        except CallBrokenError as error:
+            self._fail(exchange, CUT if exchange.chunk_ns else CONNECTION, str(error))
+        except GrpcStatusError as error:
+            known = error_of(_NAMES.get(error.code, "UNKNOWN"), error.details)
+            self._fail(exchange, TIMEOUT if error.code == _DEADLINE_EXCEEDED else known.code, str(known))
         finally:
-            call.cancel()
+            timeout.close()
+            if call is not None:
+                call.cancel()
 
     def close(self) -> None:
-        self._channel.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    def _note(self, exchange: Exchange, error: grpc.RpcError) -> None:
-        known = rpc_error(error, self._address, ConchClientError("no full answer in time"))
-        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-            exchange.fail(TIMEOUT, f"no full answer within {self._config.timeout_s:g} s")
-        elif str(known).startswith("cannot reach"):
-            exchange.fail(CONNECTION, str(known))
-        elif exchange.chunk_ns and exchange.finish_reason is None and error.code() == grpc.StatusCode.UNAVAILABLE:
-            exchange.fail(CUT, str(known))
-        else:
-            exchange.fail(known.code, str(known))
+    def _open(self) -> Http2Connection:
+        """The connection; a new one where the last one broke."""
+        if self._connection is None or self._connection.broken:
+            tls = ssl_context(self._address.tls) if self._address.tls else None
+            self._connection = Http2Connection(self._address.host, self._address.port, tls, _READY_S)
+        return self._connection
+
+    def _fail(self, exchange: Exchange, code: str, text: str) -> None:
+        exchange.end()
+        exchange.fail(code, text)
