@@ -7,12 +7,14 @@ process of its own (conch.engines.process): otherwise no other thread could send
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from conch.engines.base import Batcher, EngineState, Event, Failure, GenerationRequest, Tokens
+from conch.engines.gguf_file import writable
 from conch.engines.guide_compiler import guide_of, structured_output
 from conch.engines.guide_model import GuideVocabulary
 from conch.engines.guide_preparer import GuidePreparer
@@ -65,14 +67,14 @@ def create_pipeline(engine_dir: Path, spec: EngineSpec, tokenizer: Any = None) -
     gguf = engine_dir / GGUF_FILE
     if not gguf.exists() and not (engine_dir / IR_FILE).exists():
         raise RepositoryError(f"{engine_dir} must hold {GGUF_FILE} or {IR_FILE}, and holds neither")
-    source = gguf if gguf.exists() else engine_dir
     properties = device_properties(spec)
-    try:
-        if tokenizer is not None:
-            return openvino_genai.ContinuousBatchingPipeline(str(source), tokenizer, scheduler, "CPU", **properties)
-        return openvino_genai.ContinuousBatchingPipeline(str(source), scheduler, "CPU", properties, {})
-    except RuntimeError as error:
-        raise RepositoryError(f"OpenVINO cannot load {source}: {last_line(error)}") from None
+    with writable(gguf) if gguf.exists() else nullcontext(engine_dir) as source:
+        try:
+            if tokenizer is not None:
+                return openvino_genai.ContinuousBatchingPipeline(str(source), tokenizer, scheduler, "CPU", **properties)
+            return openvino_genai.ContinuousBatchingPipeline(str(source), scheduler, "CPU", properties, {})
+        except RuntimeError as error:
+            raise RepositoryError(f"OpenVINO cannot load {source}: {last_line(error)}") from None
 
 
 def generation_config(params: SamplingParams, guide: Guide | None = None, end_id: int = -1) -> Any:
