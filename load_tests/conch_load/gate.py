@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from conch_load.analysis.comparison import NotComparableError, check_comparable, compare
 from conch_load.analysis.regression import BadLimitError, check, parse_limits
-from conch_load.analysis.summary import Summary, read_summary
+from conch_load.analysis.repeated import NotComparableError, check_sides, compare_sides, read_side
+from conch_load.analysis.summary import Summary
 from conch_load.records import BadRecordError
 from conch_load.report import comparison_text as text
 
@@ -24,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; see above for its exit codes."""
     parser = argparse.ArgumentParser(prog="conch_load.gate", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("run", type=Path, help="run folder, or its summary.json")
-    parser.add_argument("--baseline", type=Path, required=True, help="run folder, or its summary.json")
+    parser.add_argument("run", type=Path, help="run folder, its summary.json, or a folder of repeated runs")
+    parser.add_argument("--baseline", type=Path, required=True, help="the same")
     parser.add_argument("--max-regression", action="append", default=[], metavar="[ROW=]SHARE",
                         help="the most it may be worse: 10%% for the usual rows, or ttft_p99_ms=10%%; repeat it")
     parser.add_argument("--require-slo", action="store_true", help="a limit of the run that is missed fails as well")
@@ -34,13 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         limits = parse_limits(options.max_regression)
-        run, baseline = read_summary(options.run), read_summary(options.baseline)
-        for one in (run, baseline):
+        run, baseline = read_side(options.run), read_side(options.baseline)
+        for one in (*run, *baseline):
             if not one.valid:
                 print(f"{one.run.name} is invalid, so it is no measure: {'; '.join(one.invalid)}", file=sys.stderr)
                 return INVALID
-        check_comparable(baseline, run)
-        checks = check(compare(baseline, run), limits)
+        check_sides(baseline, run)
+        checks = check(compare_sides(baseline, run), limits)
     except (BadRecordError, NotComparableError, BadLimitError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     return _end(outcomes, missed, options.strict)
 
 
-def _missed(run: Summary) -> list[str]:
-    return [one.name for one in run.slo.objectives if one.outcome == "missed"]
+def _missed(runs: Sequence[Summary]) -> list[str]:
+    return sorted({one.name for run in runs for one in run.slo.objectives if one.outcome == "missed"})
 
 
 def _end(outcomes: Collection[str], missed: list[str], strict: bool) -> int:

@@ -102,16 +102,54 @@ def _last_rank(trials: int, share: float, tail: float) -> int | None:
     return low or None
 
 
-def student_quantile(probability: float, degrees: int) -> float:
-    """Student's t, by its expansion about the normal one (Abramowitz and Stegun 26.7.5); good from 5 degrees on."""
-    z = _NORMAL.inv_cdf(probability)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + float(sum(term / degrees**power for power, term in enumerate(terms, start=1)))
+@lru_cache(maxsize=256)
+def student_quantile(probability: float, degrees: float) -> float:
+    """Student's t, by bisection.
+
+    Args:
+        probability: 0.5 to 1, the 1 excluded.
+        degrees: of freedom, above 0; need not be whole.
+    """
+    low, high = 0.0, 1.0
+    while student_cdf(high, degrees) < probability:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_cdf(middle, degrees) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def student_cdf(value: float, degrees: float) -> float:
+    """P(T <= value) for a value of 0 or more, by the incomplete beta function (Abramowitz and Stegun 26.7.1)."""
+    return 1 - _incomplete_beta(degrees / (degrees + value * value), degrees / 2, 0.5) / 2
+
+
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """The regularized one, by its continued fraction (Numerical Recipes, section 6.4: Lentz's method)."""
+    if x <= 0 or x >= 1:
+        return min(max(x, 0.0), 1.0)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _incomplete_beta(1 - x, b, a)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    fraction, upper, lower = 1.0, 1.0, 0.0
+    for step in range(400):
+        half, odd = divmod(step, 2)
+        if step == 0:
+            term = 1.0
+        elif odd:
+            term = -(a + half) * (a + b + half) * x / ((a + 2 * half) * (a + 2 * half + 1))
+        else:
+            term = half * (b - half) * x / ((a + 2 * half - 1) * (a + 2 * half))
+        lower = 1 / _not_zero(1 + term * lower)
+        upper = _not_zero(1 + term / upper)
+        fraction *= upper * lower
+        if abs(1 - upper * lower) < 1e-14:
+            break
+    return front * (fraction - 1)
+
+
+def _not_zero(value: float) -> float:
+    return value if abs(value) > 1e-300 else 1e-300
 
 
 def nearest_rank(ordered: Floats, share: float) -> float:

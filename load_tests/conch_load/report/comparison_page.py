@@ -23,18 +23,18 @@ _WIDTH, _NAMES, _ROW, _TOP = 1180, 330, 27, 30
 _CSS = {"worse": "worse", "better": "better"}
 
 
-def render(before: Summary, after: Summary, changes: Sequence[Change], notes: Sequence[str],
+def render(before: Sequence[Summary], after: Sequence[Summary], changes: Sequence[Change], notes: Sequence[str],
            folders: Sequence[Path]) -> str:  # fmt: skip
     """The page.
 
     Args:
-        folders: of the two runs; where both have their requests, the distributions are drawn, too.
+        folders: of the two sides; where both are single runs with their requests, the distributions are drawn, too.
     """
     return page.environment().get_template("comparison.html.jinja").render(
-        title=f"{before.run.name} → {after.run.name}", verdict=comparison_text.verdict(changes), notes=notes,
+        title=f"{before[0].run.name} → {after[0].run.name}", verdict=comparison_text.verdict(changes), notes=notes,
         forest=Markup(forest(changes)), heads=comparison_text.HEADS,
         rows=[(comparison_text.change_texts(one), _CSS.get(one.outcome, "")) for one in changes],
-        curves=[Markup(one) for one in _distributions((before, after), folders)], **page.definitions(),
+        curves=[Markup(one) for one in _distributions((before[0], after[0]), folders)], **page.definitions(),
     )  # fmt: skip
 
 

@@ -53,8 +53,9 @@ def test_ranks_cover_at_least_what_they_say(trials: int) -> None:
 
 
 def test_student() -> None:
-    table = {5: 2.5706, 10: 2.2281, 19: 2.0930, 39: 2.0227}
-    assert {n: student_quantile(0.975, n) for n in table} == pytest.approx(table, abs=2e-3)
+    table = {1: 12.7062, 2: 4.3027, 5: 2.5706, 10: 2.2281, 19: 2.0930, 39: 2.0227, 120: 1.9799}
+    assert {n: student_quantile(0.975, n) for n in table} == pytest.approx(table, abs=1e-4)
+    assert student_quantile(0.995, 3) == pytest.approx(5.8409, abs=1e-4)
 
 
 def test_wilson_of_a_textbook() -> None:
