@@ -14,12 +14,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.grpc_load import run_load
+from benchmarks.grpc_load import connect, run_load
 from benchmarks.processes import cpu_seconds, steal_share
 from benchmarks.workload import PromptMaker
 from conch.contract import DEFAULT_GRPC_PORT, DEFAULT_HOST, ENGINE, GRPC_PORT_VARIABLE, TOKENIZER
@@ -99,7 +100,8 @@ class Bench:
             wall_s, responses, client_s = answer["wall_s"], 0, 0.0
         else:
             texts = [p.text for p in prompts]
-            result = run_load(self._target, texts, concurrency, ANSWER_TOKENS, stream=kind == "streamed")
+            with closing(connect(self._target)) as connection:
+                result = run_load(connection, texts, concurrency, ANSWER_TOKENS, stream=kind == "streamed")
             wall_s, responses, client_s = result.wall_s, result.responses, result.cpu_s
         used = {name: round(s - before.get(name, 0.0), 2) for name, s in cpu_seconds().items()}
         return Measurement(
@@ -110,18 +112,22 @@ class Bench:
     def idle_ttft_ms(self, count: int) -> tuple[list[float], list[float]]:
         """TTFT of single requests on an idle machine, in turns: (bare engine, ensemble)."""
         bare, served = [], []
-        for _ in range(count):
-            self._seed += 1
-            first, second = self._prompts.make(2, PROMPT_TOKENS, self._seed)
-            bare += self._ask_bare({"prompts": [first.ids], "concurrency": 1, "max_tokens": 2})["ttft_ms"]
-            served += run_load(self._target, [second.text], 1, 2, stream=True).ttft_ms
+        with closing(connect(self._target)) as connection:  # as clients do: one for all
+            run_load(connection, ["hello"], 1, 2, stream=True)
+            for _ in range(count):
+                self._seed += 1
+                first, second = self._prompts.make(2, PROMPT_TOKENS, self._seed)
+                bare += self._ask_bare({"prompts": [first.ids], "concurrency": 1, "max_tokens": 2})["ttft_ms"]
+                served += run_load(connection, [second.text], 1, 2, stream=True).ttft_ms
         return bare, served
 
     def prefix_ttft_ms(self) -> tuple[float, float]:
         """TTFT of a long prompt that is new, and again when its blocks are in the prefix cache."""
         self._seed += 1
         (prompt,) = self._prompts.make(1, PREFIX_TOKENS, self._seed)
-        first, second = (run_load(self._target, [prompt.text], 1, 2, stream=True).ttft_ms[0] for _ in range(2))
+        with closing(connect(self._target)) as connection:
+            run_load(connection, ["hello"], 1, 2, stream=True)
+            first, second = (run_load(connection, [prompt.text], 1, 2, stream=True).ttft_ms[0] for _ in range(2))
         return first, second
 
 

@@ -37,18 +37,21 @@ class LoadResult:
     texts: list[str]
 
 
-def run_load(target: str, prompts: Sequence[str], concurrency: int, max_tokens: int, *, stream: bool) -> LoadResult:
-    """Closed loop: at most ``concurrency`` requests at a time, each with exactly ``max_tokens``, greedy.
+def connect(target: str) -> Http2Connection:
+    """A connection to ``host:port`` of Triton's gRPC."""
+    host, _, port = target.partition(":")
+    return Http2Connection(host, int(port), _METHOD)
 
-    Args:
-        target: host:port of Triton's gRPC.
+
+def run_load(
+    connection: Http2Connection, prompts: Sequence[str], concurrency: int, max_tokens: int, *, stream: bool
+) -> LoadResult:
+    """Closed loop: at most ``concurrency`` requests at a time, each with exactly ``max_tokens``, greedy.
 
     Raises:
         RuntimeError: a response is an error, or a call ended without an answer.
     """
     bodies = [_request(i, text, max_tokens, stream) for i, text in enumerate(prompts)]
-    host, _, port = target.partition(":")
-    connection = Http2Connection(host, int(port), _METHOD)
     index_of: dict[int, int] = {}
     sent_at: list[float] = []
     first_at: dict[int, float] = {}
@@ -67,7 +70,6 @@ def run_load(target: str, prompts: Sequence[str], concurrency: int, max_tokens: 
                 received[call] += data
             finished += over
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
-    connection.close()
     texts = [""] * len(bodies)
     ttft_ms = [0.0] * len(bodies)
     responses = 0
