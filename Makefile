@@ -88,13 +88,14 @@ imports: setup-dev ## who may import whom
 	@$(BIN)/lint-imports --no-logo
 
 unit: setup-dev ## tests without a server
-	@$(PY) -m pytest -q -m "not e2e" $(PYTEST_ARGS)
+	@$(PY) -m pytest -q -m "not e2e" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 e2e: setup-dev ## tests against a real tritonserver
 	@$(PY) -m pytest -q -m e2e $(PYTEST_ARGS)
 
 test: lint type imports ## everything: lint, types, import rules, all tests
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -q -m "not e2e" -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -m e2e $(PYTEST_ARGS)
 
 # --- serving ------------------------------------------------------------------------------------------------------
 
