@@ -198,6 +198,9 @@ def _thin(summary: Summary) -> list[str]:
     """Percentiles that were asked for and cannot be given."""
     found = []
     for one in summary.slo.objectives:
+        if one.metric not in summary.metrics:
+            found.append(f"{one.name}: no request has this figure, so every one counts as late")
+            continue
         if one.percentile is None:
             continue
         if one.requests < needed(one.percentile):
@@ -206,7 +209,10 @@ def _thin(summary: Summary) -> list[str]:
                 f"{needed(one.percentile)}"
             )
         if one.outcome == "undecided":
-            found.append(f"{one.name}: undecided: {one.late} of {one.requests} late; {one.needs} would be needed")
+            found.append(
+                f"{one.name}: undecided: with {one.late} late it takes {one.needs:,} requests to show that it holds; "
+                f"there were {one.requests:,}"
+            )
     return found
 
 

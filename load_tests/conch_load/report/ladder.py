@@ -9,7 +9,8 @@ from statistics import median
 
 from markupsafe import Markup
 
-from conch_load.analysis.comparison import KEYS, Change, compare
+from conch_load.analysis.comparison import KEYS, Change
+from conch_load.analysis.repeated import compare_sides
 from conch_load.analysis.summary import PercentileFigure, Summary, read_summary
 from conch_load.records import REPORT_HTML_FILE, SUMMARY_FILE, BadRecordError
 from conch_load.report import texts
@@ -224,13 +225,17 @@ def front_costs(found: Sequence[Rung]) -> list[tuple[str, list[tuple[str, ...]]]
     """At each load that more than one front was run at: (what is compared, rows of changes)."""
     made = []
     for load in sorted({one.load for one in found}):
-        by_front = {one.summary.run.front: one for one in found if one.load == load}
-        names = sorted(by_front)
-        for name in names[1:]:
-            changes = compare(by_front[names[0]].summary, by_front[name].summary)
+        by_front: dict[str, list[Summary]] = {}
+        for one in found:
+            if one.load == load:
+                by_front.setdefault(one.summary.run.front, []).append(one.summary)
+        (base, before), *others = sorted(by_front.items())
+        text = next(one.load_text for one in found if one.load == load)
+        for name, after in others:
+            repeats = min(len(before), len(after))  # one run on each side, or several on each
+            changes = compare_sides(before[:1], after[:1]) if repeats == 1 else compare_sides(before, after)
             kept = [one for key in KEYS if key in _FRONT_KEYS for one in changes if one.key == key]
-            heading = f"{name} beside {names[0]}, {by_front[name].load_text}"
-            made.append((heading, [(*change_texts(one), _absolute(one)) for one in kept]))
+            made.append((f"{name} beside {base}, {text}", [(*change_texts(one), _absolute(one)) for one in kept]))
     return made
 
 

@@ -203,3 +203,10 @@ def test_warm_up_requests_count_for_nothing() -> None:
 
 def test_seconds_since_the_start() -> None:
     assert columns([record(0, 1500, due_ms=1000)]).start_s.tolist() == [1.0]
+
+
+def test_a_limit_on_what_no_request_has_is_said() -> None:
+    whole = [dataclasses.replace(one, front="triton-http", chunk_ns=one.chunk_ns[-1:]) for one in open_loop(20, 30)]
+    summary = summary_of(whole)
+    assert "ttft_p99_ms: no request has this figure, so every one counts as late" in summary.warnings
+    assert summary.slo.good == 0

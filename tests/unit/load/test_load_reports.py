@@ -173,6 +173,17 @@ def test_fronts_beside_each_other_have_their_cost(tmp_path: Path) -> None:
     assert "worse" in row
 
 
+def test_repeats_of_two_fronts_are_compared_as_repeats(tmp_path: Path) -> None:
+    for place in range(4):
+        run = users(4, ("triton-grpc", "triton-http-stream")[place % 2])
+        records = [dataclasses.replace(one, front=run.front) for one in closed_loop(4, 30, seed=place)]
+        write_folder(tmp_path / str(place), records, dataclasses.replace(run, name=str(place)))
+    assert command.main([str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| TPOT, p50"))
+    assert "no difference shown" in row
+
+
 def test_runs_that_do_not_belong_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ladder_of(tmp_path, {"a": users(4), "b": dataclasses.replace(users(8), workload={"kind": "chat"})})
     assert command.main([str(tmp_path)]) == 2
