@@ -32,7 +32,7 @@ dimension: on the wire every tensor has one more in front, the rows of the reque
 
 A client sends to `ensemble`, or to `llama_pipeline`, which is the same under two other names. Every control is
 optional. One out of its range, or one that this release cannot honour, is an error that names it; nothing is
-ignored. A field that nobody knows is an error too.
+ignored. A field that nobody knows is an error too. How errors look on each protocol: [errors.md](errors.md).
 """
 
 _HONOURED = {
