@@ -74,6 +74,9 @@ def headline(told: Mapping[str, Any]) -> str:
         return f"No rate was found at which {limits} holds: {told['reason']}"
     interval = f"{low:.3g} to {high:.3g}" if high is not None else f"{low:.3g} or more"
     text = f"{limits} holds up to {rate:.4g} requests/s ({interval} with {told['level']:.0%} probability)"
+    together = [one["name"] for one in told["pooled"] if one["outcome"] == "missed"]
+    if together:
+        text += f"; most runs at that rate hold, but taken together they miss {', '.join(together)}"
     return text if told["outcome"] == "found" else f"{text}. {told['outcome'].replace('_', ' ')}: {told['reason']}"
 
 

@@ -178,6 +178,8 @@ def largest_rate(run_at: RunAt, plan: Plan, alone: RunAlone | None = None) -> Re
                     return unmet(single[0], search.trials)
     except _Stop as stop:
         reason = str(stop)
+    except KeyboardInterrupt:  # hours of runs are not thrown away
+        reason = "interrupted"
     return _result(search, reason, single)
 
 

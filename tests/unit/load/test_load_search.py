@@ -168,6 +168,24 @@ def test_runs_that_never_tell_end_the_search() -> None:
     assert "the run at 2/s cannot tell: why" in result.reason
 
 
+def test_an_interrupted_search_tells_what_it_has() -> None:
+    def run_at(rate: float, seed: int) -> Trial:
+        if rate > 4:
+            raise KeyboardInterrupt
+        return Trial(rate, seed, True)
+
+    result = largest_rate(run_at, Plan())
+    assert (result.outcome, result.rate_per_s, result.reason) == ("stopped", 4.0, "interrupted")
+
+
+def test_one_run_that_misses_by_far_is_not_outvoted_in_silence() -> None:
+    held, missed = ({"ttft_p99_ms": counts} for counts in ((2, 700), (300, 700)))
+    trials = tuple(Trial(4.0, seed, seed < 3, late=held if seed < 3 else missed) for seed in (1, 2, 3))
+    told = as_json(Result("found", 4.0, 3.0, 5.0, trials), LIMIT, Plan(), {})
+    assert told["pooled"][0]["outcome"] == "missed"
+    assert "most runs at that rate hold, but taken together they miss ttft_p99_ms" in headline(told)
+
+
 def test_a_search_ends_after_most_runs() -> None:
     result = largest_rate(steady(1000), Plan(most_runs=4))
     assert (result.outcome, result.rate_per_s, len(result.trials)) == ("stopped", 8.0, 4)
