@@ -20,7 +20,7 @@ export Q  # handed on through the environment: a question may hold quotes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev setup-export lint type imports test unit e2e bench build serve up down status logs \
+.PHONY: help setup setup-dev setup-export lint type imports test unit e2e properties bench build serve up down status logs \
 	ask chat lock clean distclean cost
 
 help: ## list the targets
@@ -92,6 +92,11 @@ unit: setup-dev ## tests without a server
 
 e2e: setup-dev ## tests against a real tritonserver
 	@$(PY) -m pytest -q -m e2e $(PYTEST_ARGS)
+
+EXAMPLES ?= 10000
+properties: setup-dev ## the property tests of texts and stop words with EXAMPLES=10000 cases each (minutes)
+	@CONCH_HYPOTHESIS_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -q -n 2 $(PYTEST_ARGS) tests/unit/test_text_decoding.py \
+		tests/unit/test_text_stop_words.py tests/adapters/test_stages.py
 
 test: lint type imports ## everything: lint, types, import rules, all tests
 	@$(PY) -m pytest -q -m "not e2e" -n 2 --dist loadfile $(PYTEST_ARGS)
