@@ -16,6 +16,7 @@ from conch_load.cost.prices import GPU_PRICES_FILE, GpuPrice, GpuPrices, parse_a
 from conch_load.cost.render import as_markdown, as_text
 from conch_load.cost.report import COMPARISON_FILE, Assumptions, Comparison, Row, as_json, make_report, read_comparison
 
+GIVEN = "given by hand"
 DEFAULT_UTILIZATION, DEFAULT_OVERHEAD, DEFAULT_INPUT_PER_OUTPUT = 0.6, 0.0, 1.0
 
 
@@ -82,7 +83,7 @@ def _measured(options: argparse.Namespace) -> Measured | None:
         return read_measured(options.measured, options.tokens)
     if options.tokens_per_s is not None:
         rate = formulas.positive("tokens_per_s", options.tokens_per_s)
-        return Measured(rate, DEFAULT_INPUT_PER_OUTPUT, "given")
+        return Measured(rate, DEFAULT_INPUT_PER_OUTPUT, GIVEN)
     return None
 
 
@@ -91,7 +92,7 @@ def _assumptions(options: argparse.Namespace, measured: Measured | None) -> Assu
 
     def chosen(name: str, default: float) -> float:
         value = getattr(options, name)
-        sources[name] = f"assumed; --{name.replace('_', '-')} changes it" if value is None else "given"
+        sources[name] = f"assumed; --{name.replace('_', '-')} changes it" if value is None else GIVEN
         return default if value is None else float(value)
 
     ratio = DEFAULT_INPUT_PER_OUTPUT if measured is None else measured.input_per_output
@@ -131,10 +132,11 @@ def _row(options: argparse.Namespace, measured: Measured) -> Row:
     rate, source = measured.tokens_per_s, measured.source
     if options.usd_per_hour is not None:
         hourly = formulas.not_negative("usd_per_hour", options.usd_per_hour)
-        return Row(name="this machine", tokens_per_s=rate, usd_per_hour=hourly, source=source)
+        return Row(name="this machine", tokens_per_s=rate, usd_per_hour=hourly, source=source, machine_source=GIVEN)
     gpus = 1 if options.gpus is None else options.gpus
     formulas.positive("gpus", gpus)
-    return Row(name=f"{gpus}×{options.gpu}", tokens_per_s=rate, gpu=options.gpu, gpus=gpus, source=source)
+    name = f"{gpus}×{options.gpu}"
+    return Row(name=name, tokens_per_s=rate, gpu=options.gpu, gpus=gpus, source=source, machine_source=GIVEN)
 
 
 def _prices(options: argparse.Namespace) -> GpuPrices:
@@ -144,5 +146,5 @@ def _prices(options: argparse.Namespace) -> GpuPrices:
     if options.gpu is None:
         raise InvalidArgumentError("--usd-per-gpu-hour needs --gpu")
     hourly = formulas.not_negative("usd_per_gpu_hour", options.usd_per_gpu_hour)
-    own = GpuPrice(usd_per_hour=hourly, as_of=None, source="given by hand")
+    own = GpuPrice(usd_per_hour=hourly, as_of=None, source=GIVEN)
     return prices.model_copy(update={"gpus": {**prices.gpus, options.gpu: own}})

@@ -30,6 +30,7 @@ class Row(BaseModel):
     name: str = Field(min_length=1)
     tokens_per_s: float = Field(gt=0, allow_inf_nan=False)
     source: str = Field(min_length=1)
+    machine_source: str | None = Field(default=None, min_length=1)
     gpu: str | None = None
     gpus: int | None = Field(default=None, ge=1)
     usd_per_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -215,15 +216,16 @@ def _machine_line(
     row: Row, comparison: Comparison, given: Assumptions, prices: GpuPrices, apis: Sequence[ApiPrice]
 ) -> Line:
     figures: dict[str, Figure] = {"tokens_per_s": Figure(row.tokens_per_s, "tokens/s", row.source)}
+    machine_source = row.machine_source or row.source
     if row.gpu is not None and row.gpus is not None:
         price = prices.of(row.gpu)
         source = f"{row.gpu}, {price.dated}: {price.source}"
-        figures["gpus"] = Figure(row.gpus, "GPUs", row.source)
+        figures["gpus"] = Figure(row.gpus, "GPUs", machine_source)
         figures["usd_per_gpu_hour"] = Figure(price.usd_per_hour, "$/h", source)
         hourly = computed(formulas.usd_per_hour(price.usd_per_hour, row.gpus, given.overhead), "$/h")
     else:
         assert row.usd_per_hour is not None  # Row sees to it
-        figures["usd_per_machine_hour"] = Figure(row.usd_per_hour, "$/h", row.source)
+        figures["usd_per_machine_hour"] = Figure(row.usd_per_hour, "$/h", machine_source)
         hourly = computed(formulas.usd_per_hour(row.usd_per_hour, 1, given.overhead), "$/h")
     figures["usd_per_hour"] = hourly
     for name, used in {"": given.utilization, **{f"_at_{one:g}": one for one in UTILIZATIONS}}.items():

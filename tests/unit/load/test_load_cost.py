@@ -253,7 +253,7 @@ def test_the_command_reckons_one_machine(capsys: pytest.CaptureFixture[str]) -> 
     assert figures["usd_per_hour"]["value"] == pytest.approx(5.4)
     assert figures["usd_per_million"]["value"] == pytest.approx(1.5)
     assert told["rows"][0]["against"][0]["break_even"]["value"] == pytest.approx(43.2)
-    assert told["assumptions"]["overhead"] == {"value": 0.5, "unit": "share", "origin": "input", "source": "given"}
+    assert told["assumptions"]["overhead"] == {"value": 0.5, "unit": "share", "origin": "input", "source": "given by hand"}
 
 
 def summary_at(tmp_path: Path, rate: float, slo_ms: dict[str, float], invalid: tuple[str, ...] = ()) -> Path:
@@ -277,6 +277,7 @@ def test_a_measured_run_brings_its_throughput_and_its_ratio(
         figures = told["rows"][0]["figures"]
         assert figures["tokens_per_s"]["value"] == pytest.approx(rate)
         assert figures["tokens_per_s"]["source"] == "measured: simulated, at ttft_p99_ms 500"
+        assert figures["usd_per_machine_hour"]["source"] == "given by hand"
         assert told["assumptions"]["input_per_output"]["value"] == pytest.approx(4.0, rel=0.02)
         assert told["assumptions"]["input_per_output"]["source"] == "measured"
 
