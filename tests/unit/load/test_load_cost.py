@@ -253,7 +253,8 @@ def test_the_command_reckons_one_machine(capsys: pytest.CaptureFixture[str]) -> 
     assert figures["usd_per_hour"]["value"] == pytest.approx(5.4)
     assert figures["usd_per_million"]["value"] == pytest.approx(1.5)
     assert told["rows"][0]["against"][0]["break_even"]["value"] == pytest.approx(43.2)
-    assert told["assumptions"]["overhead"] == {"value": 0.5, "unit": "share", "origin": "input", "source": "given by hand"}
+    overhead = {"value": 0.5, "unit": "share", "origin": "input", "source": "given by hand"}
+    assert told["assumptions"]["overhead"] == overhead
 
 
 def summary_at(tmp_path: Path, rate: float, slo_ms: dict[str, float], invalid: tuple[str, ...] = ()) -> Path:
