@@ -24,6 +24,7 @@ from conch.contract import ENSEMBLE
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 STREAMS = 64
+ALONE = 16  # of them are also asked one at a time, where it is for a share and not for all
 PROMPT_TOKENS, ANSWER_TOKENS = 24, 10  # the prompt is shorter than a block of the KV cache: nothing of it is cached
 BARE_TIMEOUT_S = 240
 
@@ -79,7 +80,7 @@ def prompts_of(server: Server) -> list[list[int]]:
 
 
 def share(answers: list[list[int]], alone: list[list[int]]) -> str:
-    equal = sum(one == other for one, other in zip(answers, alone, strict=True))
+    equal = sum(one == other for one, other in zip(answers, alone, strict=False))  # fewer were asked alone
     return f"{equal}/{len(alone)}"
 
 
@@ -99,12 +100,11 @@ def test_tokens_are_never_mixed_between_requests(stub: Any) -> None:
         fields = {"text_input": prompt_of(WORDS[number]), "max_tokens": 8 + number % 29, "end_id": -1, "stream": True}
         return infer(stub, ENSEMBLE.name, {**fields, "return_num_output_tokens": True})
 
-    for _ in range(2):
-        replies = at_once(ask)
-        assert {w: r.text for w, r in zip(WORDS, replies, strict=True) if strangers(w, r.text)} == {}
-        for number, (word, reply) in enumerate(zip(WORDS, replies, strict=True)):
-            assert reply.total("num_output_tokens") == 8 + number % 29
-            assert reply.text.strip().startswith(word)
+    replies = at_once(ask)
+    assert {w: r.text for w, r in zip(WORDS, replies, strict=True) if strangers(w, r.text)} == {}
+    for number, (word, reply) in enumerate(zip(WORDS, replies, strict=True)):
+        assert reply.total("num_output_tokens") == 8 + number % 29
+        assert reply.text.strip().startswith(word)
 
 
 def test_the_fast_default_beside_the_bare_engine(server: Server, stub: Any, record_property, capsys) -> None:
@@ -113,10 +113,10 @@ def test_the_fast_default_beside_the_bare_engine(server: Server, stub: Any, reco
     How many differ depends on which requests met in which step, so that no number is right or wrong.
     """
     prompts = prompts_of(server)
-    served_alone = [by_ids(stub, ids).ids for ids in prompts]
+    served_alone = [by_ids(stub, ids).ids for ids in prompts[:ALONE]]
     served_together = [reply.ids for reply in at_once(lambda n: by_ids(stub, prompts[n]))]
     with bare_engine(version_folder(server, "llama_engine")) as bare:
-        bare_alone, bare_together = bare(prompts, 1), bare(prompts, STREAMS)
+        bare_alone, bare_together = bare(prompts[:ALONE], 1), bare(prompts, STREAMS)
     shares = {"served": share(served_together, served_alone), "bare": share(bare_together, bare_alone)}
     with capsys.disabled():
         print(f"\nfast default, {STREAMS} together as alone: served {shares['served']}, bare engine {shares['bare']}")
