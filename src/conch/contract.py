@@ -363,6 +363,15 @@ FINISH_REASONS = ("stop", "length", "cancelled")
 # Names that other clients use for a control (TensorRT-LLM before 0.20): alias -> control.
 ALIASES: dict[str, Control] = {"random_seed": SEED, "min_length": MIN_TOKENS}
 
+# What other servers (OpenAI, vLLM, TGI, Ollama, old TensorRT-LLM) call a field: not taken, named in the error.
+NAMES_ELSEWHERE: dict[str, str] = {
+    "prompt": TEXT_INPUT.name, "inputs": TEXT_INPUT.name,
+    **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "num_predict", "max_output_len"), MAX_TOKENS.name),
+    "min_new_tokens": MIN_TOKENS.name, "repeat_penalty": REPETITION_PENALTY.name, "n": NUM_RETURN_SEQUENCES.name,
+    "logprobs": RETURN_LOG_PROBS.name, "best_of": BEAM_WIDTH.name, "num_beams": BEAM_WIDTH.name,
+    "stop_sequences": STOP_WORDS.name, "ignore_eos": END_ID.name,
+}  # fmt: skip
+
 # Request parameters that Triton or its clients add on their own: not fields of the contract, and no misspelling.
 TRITON_PARAMETERS = frozenset(
     {

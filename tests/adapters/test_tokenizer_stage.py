@@ -11,7 +11,7 @@ import pytest
 from small_tokenizers import END, small_tokenizer
 from triton_side import Refused, Rows, Stages
 
-from conch.contract import ALIASES, CONTROLS, TRITON_PARAMETERS
+from conch.contract import ALIASES, CONTROLS, NAMES_ELSEWHERE, TOKENIZER, TRITON_PARAMETERS
 
 CHAT = json.dumps([{"role": "user", "content": "hi"}]).encode()
 
@@ -107,12 +107,20 @@ def test_empty_messages_beside_a_text_are_none(stages: Stages) -> None:
         ("temprature", "; did you mean temperature?"),
         ("message", "; did you mean messages?"),
         ("INPUT_TEXT", "; did you mean text_input?"),
+        ("max_completion_tokens", "; did you mean max_tokens?"),
+        ("ignore_eos", "; did you mean end_id?"),
         ("xyzzy", ""),
     ],
 )
 def test_a_field_that_nobody_knows_is_refused(stages: Stages, field: str, hint: str) -> None:
     (refused,) = stages.tokenize({"text_input": b"x"}, parameters={"timeout": 1, field: 3})
     assert refused == Refused("INVALID_ARGUMENT", f"unknown field {field}{hint}")
+
+
+def test_names_elsewhere_are_of_fields_that_exist() -> None:
+    known = {t.name for t in TOKENIZER.inputs}
+    assert set(NAMES_ELSEWHERE.values()) <= known
+    assert not set(NAMES_ELSEWHERE) & known
 
 
 def test_triton_s_own_parameters_are_no_fields(stages: Stages) -> None:

@@ -11,7 +11,16 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from conch.contract import ALIASES, CONTROLS, PIPELINE, TRITON_PARAMETERS, DType, ModelContract, TensorSpec
+from conch.contract import (
+    ALIASES,
+    CONTROLS,
+    NAMES_ELSEWHERE,
+    PIPELINE,
+    TRITON_PARAMETERS,
+    DType,
+    ModelContract,
+    TensorSpec,
+)
 from conch.errors import Code, ConchError, InvalidArgumentError
 
 _NUMPY: dict[DType, Any] = {
@@ -120,7 +129,7 @@ def refuse_unknown_parameters(request: pb_utils.InferenceRequest, known: Iterabl
         return
     unknown = sorted(set(json.loads(text)) - TRITON_PARAMETERS)
     if unknown:
-        renamed = _RENAMED.get(unknown[0])
+        renamed = _RENAMED.get(unknown[0]) or NAMES_ELSEWHERE.get(unknown[0])
         near = [renamed] if renamed else difflib.get_close_matches(unknown[0], list(known), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise InvalidArgumentError(f"unknown field {unknown[0]}{hint}")
