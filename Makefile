@@ -168,6 +168,9 @@ load-slo: up setup-dev ## largest rate at which latencies hold: TTFT_P99_MS=500 
 		"$(SLO)$(if $(TTFT_P99_MS),$(if $(SLO),$(comma))ttft_p99_ms=$(TTFT_P99_MS))$(if $(TPOT_P99_MS),$(if \
 		$(SLO)$(TTFT_P99_MS),$(comma))tpot_p99_ms=$(TPOT_P99_MS))" $(LOAD_ARGS)
 
+load-calibrate: setup-dev ## the generator against a server of known times; CALIBRATE_ARGS="--ceiling 128 256"
+	@exec $(PY) -m conch_load.calibrate $(CALIBRATE_ARGS)
+
 load-workers: setup-dev ## join a distributed run as a worker: MASTER=host:port, the run's --master-bind
 	@test -n "$(MASTER)" || { echo 'usage: make load-workers MASTER=host:port' >&2; exit 2; }
 	@exec $(CONCH_LOAD) worker --master "$(MASTER)"

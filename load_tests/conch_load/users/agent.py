@@ -53,8 +53,9 @@ class Agent:
         self._runner.register_message(messages.PLAN, self._on_plan)
         self._runner.register_message(messages.GO, self._on_go)
         self._runner.register_message(messages.ALONE, self._on_alone)
-        self._hooks: Any = environment.events  # without types
-        self._hooks.test_stop.add_listener(self._on_test_stop)
+        hooks: Any = environment.events  # without types
+        hooks.test_stop.add_listener(self._on_test_stop)
+        self._hooks = hooks
 
     def _reset(self) -> None:
         self._go.clear()

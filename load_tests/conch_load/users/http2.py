@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 import gevent
@@ -309,7 +309,7 @@ def _status(headers: dict[str, str]) -> Exception | None:
     return GrpcStatusError(int(code), unquote(headers.get("grpc-message", "")))
 
 
-def _texts(headers: Sequence[tuple[bytes | str, bytes | str]]) -> Iterator[tuple[str, str]]:
+def _texts(headers: Iterable[tuple[bytes | str, bytes | str]]) -> Iterator[tuple[str, str]]:
     for name, value in headers:
         yield (name if isinstance(name, str) else name.decode("latin-1"),
                value if isinstance(value, str) else value.decode("latin-1"))  # fmt: skip
