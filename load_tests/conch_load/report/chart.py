@@ -30,6 +30,7 @@ class Chart:
     x_labels: bool = True
     _marks: list[str] = field(default_factory=list)
     _legend: list[tuple[str, str, str]] = field(default_factory=list)  # text, class, kind of mark
+    _labels: list[Point] = field(default_factory=list)
 
     @property
     def _low(self) -> int:
@@ -127,8 +128,11 @@ class Chart:
         )
 
     def label(self, point: Point, text: str) -> None:
-        """A text below a point, to its right; at the right edge to its left."""
+        """A text below a point, to its right; at the right edge to its left. Left out where it would hide another."""
         x, y = self.at(point)
+        if any(abs(x - other[0]) < 7 * len(text) and abs(y - other[1]) < 13 for other in self._labels):
+            return
+        self._labels.append((x, y))
         anchor, shift = ("end", -7) if x > self.width * 0.85 else ("start", 5)
         place = f'x="{x + shift:.1f}" y="{y + 14:.1f}" text-anchor="{anchor}"'
         self._marks.append(f'<text class="point-text" {place}>{escape(text)}</text>')

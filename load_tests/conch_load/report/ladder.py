@@ -39,7 +39,9 @@ class Rung:
     @property
     def load_text(self) -> str:
         """``16 users`` or ``4/s``."""
-        return f"{self.load:g}/s" if self.summary.open_loop else f"{self.load:g} users"
+        if self.summary.open_loop:
+            return f"{self.load:g}/s"
+        return f"{self.load:g} user{'' if self.load == 1 else 's'}"
 
 
 def rungs(parent: Path) -> list[Rung]:
@@ -198,8 +200,8 @@ def _against_load(found: Sequence[Rung], rate: str, title: str, unit: str, more:
     return chart
 
 
-HEADS = ("run", "load", "tokens out /s", "requests /s", "TTFT p50, ms", "TTFT p99, ms", "TPOT p50, ms", "TPOT p99, ms",
-         "within every limit", "failed", "SLO")  # fmt: skip
+HEADS = ("run", "load", "tokens out /s", "requests /s", "TTFT p50, ms", "p95", "p99", "TPOT p50, ms", "p95", "p99",
+         "within limits", "failed", "SLO")  # fmt: skip
 
 
 def rows(found: Sequence[Rung]) -> list[list[texts.Cell]]:
@@ -210,7 +212,7 @@ def rows(found: Sequence[Rung]) -> list[list[texts.Cell]]:
         share = summary.slo.good_share
         verdicts = [f"{row['name']} {row['outcome']}" for row in texts.objective_rows(summary)]
         cells = [texts.cell(summary.percentile(key_of(summary, metric), which))
-                 for metric in ("ttft", "tpot") for which in (50, 99)]  # fmt: skip
+                 for metric in ("ttft", "tpot") for which in (50, 95, 99)]  # fmt: skip
         made.append([
             texts.Cell(one.name + ("" if summary.valid else " (invalid)"), hint=f"{one.name}/{REPORT_HTML_FILE}"),
             texts.Cell(one.load_text),
