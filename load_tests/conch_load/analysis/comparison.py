@@ -9,10 +9,10 @@ difference by mere number.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 from conch_load.analysis.definitions import CORRECTED, METRICS, RATES
 from conch_load.analysis.intervals import LEVEL, Estimate, wilson
@@ -25,6 +25,7 @@ _ROWS = (
 )  # fmt: skip
 _RATE_ROWS = ("output_tokens_per_s", "completed_per_s", "goodput_per_s")
 FAILED = "failed_share"
+_NOT_THE_LOAD = frozenset({"seed", "exact_prompt_tokens"})  # repeats have other seeds; the second tells how was counted
 KEYS = (*(f"{metric[:-3]}_p{which}_ms" for metric, which in _ROWS), *_RATE_ROWS, FAILED)
 
 
@@ -81,13 +82,18 @@ def check_comparable(before: Summary, after: Summary) -> None:
         NotComparableError: workload, arrivals or limits differ.
     """
     for name in ("workload", "arrivals", "slo_ms"):
-        one, other = getattr(before.run, name), getattr(after.run, name)
+        one, other = (load_of(getattr(run.run, name)) for run in (before, after))
         for key in sorted({*one, *other}):
             if one.get(key) != other.get(key):
                 raise NotComparableError(
                     f"{name}.{key} differs: {one.get(key)!r} in {before.run.name}, {other.get(key)!r} in "
                     f"{after.run.name}; runs of different loads do not say which server is better"
                 )
+
+
+def load_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two loads the same: all but seeds, and how tokens were counted."""
+    return {key: value for key, value in told.items() if key not in _NOT_THE_LOAD}
 
 
 def notes(before: Summary, after: Summary) -> list[str]:

@@ -10,6 +10,7 @@ from statistics import median
 from markupsafe import Markup
 
 from conch_load.analysis.comparison import KEYS, Change
+from conch_load.analysis.comparison import load_of as same_load
 from conch_load.analysis.repeated import compare_sides
 from conch_load.analysis.summary import PercentileFigure, Summary, read_summary
 from conch_load.records import REPORT_HTML_FILE, SUMMARY_FILE, BadRecordError
@@ -76,7 +77,7 @@ def check_rungs(found: Sequence[Rung], parent: Path) -> None:
         raise BadRecordError(f"{parent}: neither a run folder nor one of runs: there is no {SUMMARY_FILE} below")
     first = found[0].summary
     for one in found:
-        if one.summary.run.workload != first.run.workload:
+        if same_load(one.summary.run.workload) != same_load(first.run.workload):
             raise BadRecordError(f"{parent}: {found[0].name} and {one.name} have different workloads")
         if one.summary.open_loop != first.open_loop:
             raise BadRecordError(f"{parent}: {found[0].name} and {one.name} are of an open and of a closed loop")
