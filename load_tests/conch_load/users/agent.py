@@ -28,7 +28,7 @@ from conch_load.users.prepare import Prepared, prepare
 from conch_load.workloads import Ask, WorkloadError
 
 _FLUSH_S = 1.0
-_BUILT_BEFORE = 2048  # requests of a closed loop that are made before the clock runs
+_BUILT_BEFORE, _BUILT_S = 2048, 3.0  # so many requests of a closed loop, at most, are made before the clock runs
 _BUILD_AT_ONCE = 20
 
 
@@ -96,8 +96,11 @@ class Agent:
         self._runner.send_message(messages.READY, {"worker": self._worker, "error": error})
 
     def _build(self) -> None:
+        until = time.monotonic() + _BUILT_S
         for count, index in enumerate(self._first_indexes(), start=1):
             self._built[index] = self._prepared.workload.ask(index)
+            if not self._prepared.due_ns and time.monotonic() > until:
+                break  # the rest is made when it is needed
             if count % _BUILD_AT_ONCE == 0:
                 gevent.sleep(0)  # Locust's heartbeats must go on
 
