@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RunError, WorkloadError, BadRecordError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:
+        print("stopped; python -m conch_load finish FOLDER makes a report of what there is", file=sys.stderr)
+        return 130
     return code
 
 
