@@ -161,7 +161,7 @@ class Engine(Section):
         for other, section in _SECTIONS.items():
             if other != runtime and data.get(section) is not None:
                 raise ValueError(f"{section} is for the runtime {other}, got the runtime {runtime}")
-        if runtime not in _SECTIONS:
+        if not isinstance(runtime, str) or runtime not in _SECTIONS:
             return data
         foreign = sorted(set(data) & (set(cls.model_fields) - _keys_of(runtime)) - set(_SECTIONS.values()))
         if foreign:

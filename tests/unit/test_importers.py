@@ -6,6 +6,7 @@ import json
 import re
 import string
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from conch.spec_trtllm_sections import Plugins
 FILES = Path(__file__).resolve().parents[1] / "imports"
 LLAMA = "hf://meta-llama/Llama-2-70b-hf@3aba440b59558f995867ba6e1f58f21d0336b5bb"
 SOURCED = Given(source=LLAMA)
+COMPILED = Given(runtime="tensorrtllm")
 SYSTEMS = {
     "llama2_70b_build_config.py.txt": "trtllm", "engine_config.json": "trtllm", "trtllm.yaml": "trtllm",
     "vllm.yaml": "vllm", "vllm_lora.yaml": "vllm", "tgi.env": "tgi", "tgi_docker.sh": "tgi", "Modelfile": "ollama",
@@ -132,6 +134,61 @@ def test_an_engines_config() -> None:
 
 def test_every_field_of_vllm_that_was_asked_for() -> None:
     imported = read("vllm.yaml")
+    spec, vllm = imported.spec, imported.spec.engine.vllm
+    assert vllm is not None
+    assert spec.source.uri == "hf://meta-llama/Llama-3.1-8B-Instruct@main"
+    assert (spec.name, spec.serving.log_format.value) == ("llama-3.1", "off")
+    assert (spec.engine.max_num_tokens, spec.engine.max_batch_size, spec.engine.max_seq_len) == (8192, 256, 32768)
+    assert (vllm.tensor_parallel_size, vllm.pipeline_parallel_size) == (1, 1)
+    assert (vllm.dtype, vllm.block_size) == ("bfloat16", 16)
+    assert (vllm.quantization, vllm.kv_cache_dtype, vllm.gpu_memory_utilization) == ("fp8", "fp8", 0.92)
+    assert (vllm.enforce_eager, vllm.trust_remote_code, vllm.enable_chunked_prefill) == (False, False, True)
+    dropped = ("max-logprobs", "swap-space", "host", "port", "api-key")
+    assert {fate(imported, name)[0] for name in dropped} == {Fate.DROPPED}
+    assert {e.fate for e in imported.account} == {Fate.MAPPED, Fate.DROPPED, Fate.ASSUMED}
+
+
+def test_adapters_of_vllm() -> None:
+    spec = read("vllm_lora.yaml").spec
+    assert spec.engine.vllm is not None
+    assert (spec.engine.max_seq_len, spec.engine.enable_kv_cache_reuse) == (16384, True)
+    assert (spec.engine.vllm.enable_lora, spec.engine.vllm.max_lora_rank) == (True, 16)
+    found = [(module.id, module.name, module.path) for module in spec.engine.vllm.lora_modules]
+    assert found == [(1, "sql", "/models/lora/sql"), (2, "support", "/models/lora/support")]
+
+
+def test_a_quantized_checkpoint_is_vllm_s_as_it_is() -> None:
+    spec = import_text("model: TheBloke/Llama-2-7B-AWQ\nquantization: awq", "vllm", "file", Given()).spec
+    assert spec.engine.vllm is not None
+    assert (spec.source.uri, spec.engine.vllm.quantization) == ("hf://TheBloke/Llama-2-7B-AWQ@main", "awq")
+    assert spec.engine.max_seq_len is None, "the model's context"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max-num-batched-tokens: 64\nmax-num-seqs: 128", "max-num-batched-tokens must be >= max-num-seqs 128, got 64"),
+        ("max-num-batched-tokens: 2048\nmax-model-len: 4096\nenable-chunked-prefill: false",
+         "max-num-batched-tokens must be >= max-model-len 4096 without chunked prefill, got 2048"),
+        ("async-scheduling: true\nno-async-scheduling: true",
+         "async-scheduling and no-async-scheduling contradict each other"),
+        ("gpu-memory-utilization: 1.5", "gpu-memory-utilization must be a number in (0, 1], got 1.5"),
+        ("quantization: guesswork", "quantization must be one of none"),
+        ("dtype: int8", "dtype must be one of auto"),
+        ("tensor-parallel-size: 2\ntensor_parallel_size: 4", "tensor_parallel_size is written twice (line 2)"),
+        ("max-lora-rank: 7\nenable-lora: true\nlora-modules: [a=/b]", "max_lora_rank"),
+        ("lora-modules: [a=/b]", "lora-modules needs enable-lora: true"),
+        ("enable-lora: true\nlora-modules: [a]", "lora-modules must be name=path"),
+        ("enable-lora: true\nlora-modules: [a=/b, a=/c]", "lora_modules must have different names, got a, a"),
+        ("max-num-seqs: 100000\nmax-num-batched-tokens: 100000", "engine.max_batch_size"),
+    ],
+)  # fmt: skip
+def test_settings_for_vllm_that_cannot_be(text: str, message: str) -> None:
+    assert message in refusal(text, "vllm")
+
+
+def test_every_field_of_vllm_for_tensorrt_llm() -> None:
+    imported = read("vllm.yaml", COMPILED)
     spec, trt = imported.spec, settings(imported.spec)
     assert spec.source.uri == "hf://meta-llama/Llama-3.1-8B-Instruct@main"
     assert (spec.name, spec.serving.log_format.value) == ("llama-3.1", "off")
@@ -146,8 +203,8 @@ def test_every_field_of_vllm_that_was_asked_for() -> None:
     assert {fate(imported, name)[0] for name in dropped} == {Fate.DROPPED}
 
 
-def test_adapters_of_vllm() -> None:
-    trt = settings(read("vllm_lora.yaml").spec)
+def test_adapters_of_vllm_for_tensorrt_llm() -> None:
+    trt = settings(read("vllm_lora.yaml", COMPILED).spec)
     assert trt.build.lora_dir == ("/models/lora/sql", "/models/lora/support")
     assert trt.plugin_config.lora_plugin == "auto"
 
@@ -268,8 +325,8 @@ def test_a_part_that_is_repeated_without_end_is_refused() -> None:
         ("model:\n  a: 1", "the file does not say how long a sequence gets"),
     ],
 )  # fmt: skip
-def test_settings_of_vllm_that_cannot_be(text: str, message: str) -> None:
-    assert message in refusal(text, "vllm")
+def test_settings_of_vllm_that_cannot_be_compiled(text: str, message: str) -> None:
+    assert message in refusal(text, "vllm", replace(SOURCED, runtime="tensorrtllm"))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +344,7 @@ def test_settings_of_vllm_that_cannot_be(text: str, message: str) -> None:
         ("NUM_SHARD=4\nCUDA_VISIBLE_DEVICES=0,1\nMAX_TOTAL_TOKENS=64", "NUM_SHARD must be <= 2"),
         ("NUM_SHARD=2\ntext-generation-launcher --num-shard 4 --max-total-tokens 64",
          "NUM_SHARD 2 (line 1) and --num-shard 4 (line 2) contradict each other"),
-        ("QUANTIZE=gptq\nMAX_TOTAL_TOKENS=64", "QUANTIZE must be one of awq, eetq, fp8, got gptq"),
+        ("QUANTIZE=gptq\nMAX_TOTAL_TOKENS=64", "QUANTIZE must not be gptq, the format of a checkpoint"),
         ("--max-total-tokens", "--max-total-tokens must have a value"),
         ("--max-total-tokens ${TOTAL}", "uses a variable that the file does not set"),
         ("MODEL_ID='unfinished", "line 1 cannot be read"),
@@ -325,8 +382,8 @@ def test_modelfiles_that_cannot_be(text: str, message: str) -> None:
 
 def test_what_a_file_does_not_say_is_asked_for() -> None:
     assert "the file names no model" in refusal("max_model_len: 64", "vllm", Given())
-    assert "which architecture" in refusal("model: org/strange\nmax_model_len: 64", "vllm", Given())
-    said = Given(config={"architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 512})
+    assert "which architecture" in refusal("model: org/strange\nmax_model_len: 64", "vllm", COMPILED)
+    said = replace(COMPILED, config={"architectures": ["Qwen2ForCausalLM"], "max_position_embeddings": 512})
     spec = import_text("model: org/strange", "vllm", "file", said).spec
     assert settings(spec).architecture == "Qwen2ForCausalLM"
     assert spec.engine.max_seq_len == 512
@@ -341,7 +398,7 @@ def test_what_a_file_does_not_say_is_asked_for() -> None:
 def test_a_checkpoint_that_is_quantized_already_is_refused() -> None:
     for model in ("TheBloke/Llama-2-7B-AWQ", "neuralmagic/Meta-Llama-3.1-8B-Instruct-FP8", "org/llama-gptq"):
         text = f"model: {model}\nmax_model_len: 64"
-        assert "model must be a checkpoint that is not quantized" in refusal(text, "vllm", Given())
+        assert "model must be a checkpoint that is not quantized" in refusal(text, "vllm", COMPILED)
         assert import_text(text, "vllm", "file", SOURCED).spec.source.uri == LLAMA
 
 
@@ -359,7 +416,7 @@ def test_a_checkpoint_that_is_quantized_already_is_refused() -> None:
     ],
 )
 def test_architectures_are_guessed_from_names_and_the_account_says_so(model: str, architecture: str) -> None:
-    imported = import_text(f"model: {model}\nmax_model_len: 64", "vllm", "file", Given())
+    imported = import_text(f"model: {model}\nmax_model_len: 64", "vllm", "file", COMPILED)
     assert settings(imported.spec).architecture == architecture
     assert any("guessed" in entry.note for entry in imported.account if entry.fate is Fate.ASSUMED)
 
@@ -369,6 +426,53 @@ def test_unknown_fields_are_named_and_refused_only_if_asked() -> None:
     imported = import_text(text, "vllm", "file", Given())
     assert fate(imported, "tensor-paralel-size")[0] is Fate.UNKNOWN
     assert "unknown field tensor-paralel-size" in refusal(text, "vllm", Given(strict=True))
+
+
+# --- whole lists of what there is -------------------------------------------------------------------------------------
+
+
+def _recorded(name: str, key: str) -> list[str]:
+    path = Path(__file__).resolve().parents[1] / "reference" / name
+    names: list[str] = json.loads(path.read_text(encoding="utf-8"))[key]
+    return names
+
+
+def _is_known(text: str, system: str, said: Given) -> bool:
+    """Whether a file with one nonsensical field is refused for its value, or the account knows the field."""
+    try:
+        imported = import_text(text, system, "file", said)
+    except InvalidArgumentError:
+        return True
+    return not [entry for entry in imported.account if entry.fate is Fate.UNKNOWN]
+
+
+@pytest.mark.parametrize("runtime", ["vllm", "tensorrtllm"])
+def test_every_flag_of_vllm_is_mapped_or_dropped_with_a_reason(runtime: str) -> None:
+    flags = _recorded("vllm_serve_0_24.json", "flags")
+    said = Given(source="hf://a/b@main", architecture="LlamaForCausalLM", max_seq_len=99, runtime=runtime)
+    assert len(flags) > 300
+    assert [flag for flag in flags if not _is_known(f"{flag}: nonsense", "vllm", said)] == []
+    assert not _is_known("unheard-of: nonsense", "vllm", said)
+
+
+def test_every_variable_of_tgi_is_mapped_or_dropped_with_a_reason() -> None:
+    variables = _recorded("tgi_3_3_7.json", "variables")
+    said = Given(source="hf://a/b@main", architecture="LlamaForCausalLM", max_seq_len=99)
+    assert len(variables) > 50
+    for form in ("{0}=nonsense", "text-generation-launcher --{1} nonsense"):
+        forms = {name: form.format(name, name.lower().replace("_", "-")) for name in variables}
+        assert [name for name, text in forms.items() if not _is_known(text, "tgi", said)] == []
+        assert not _is_known(form.format("UNHEARD_OF", "unheard-of"), "tgi", said)
+
+
+def test_every_quantization_of_tgi_is_mapped_or_refused_with_a_reason() -> None:
+    said = Given(source="hf://a/b@main", architecture="LlamaForCausalLM", max_seq_len=99)
+    for word in _recorded("tgi_3_3_7.json", "quantize"):
+        text = f"MODEL_ID=a/b\nQUANTIZE={word}"
+        if word in ("awq", "eetq", "fp8", "bitsandbytes", "bitsandbytes-nf4", "bitsandbytes-fp4"):
+            assert fate(import_text(text, "tgi", "file", said), "QUANTIZE")[0] is Fate.MAPPED
+        else:
+            assert f"QUANTIZE must not be {word}, the format of a checkpoint that is quantized" in refusal(text, "tgi")
 
 
 # --- properties ---------------------------------------------------------------------------------------------------
@@ -383,10 +487,13 @@ _TRT_NAMES = [*RULES, *Plugins.model_fields, "architecture", "max_output_len", "
               "use_weight_only", "weight_only_precision", "version", "kv_cache_type", "unheard_of"]  # fmt: skip
 
 
-@given(data=st.dictionaries(st.sampled_from(_VLLM_NAMES), _VALUES, max_size=8), system=st.just("vllm"))
-@examples(150)
-def test_any_vllm_file_is_imported_whole_or_refused(data: dict[str, Any], system: str) -> None:
-    _imported_whole_or_refused(data, yaml.safe_dump(data), system)
+@given(
+    data=st.dictionaries(st.sampled_from(_VLLM_NAMES), _VALUES, max_size=8),
+    runtime=st.sampled_from(["vllm", "tensorrtllm"]),
+)
+@examples(200)
+def test_any_vllm_file_is_imported_whole_or_refused(data: dict[str, Any], runtime: str) -> None:
+    _imported_whole_or_refused(data, yaml.safe_dump(data), "vllm", runtime)
 
 
 @given(data=st.dictionaries(st.sampled_from(_TRT_NAMES), _VALUES, max_size=8), system=st.just("trtllm"))
@@ -395,9 +502,10 @@ def test_any_tensorrt_llm_file_is_imported_whole_or_refused(data: dict[str, Any]
     _imported_whole_or_refused(data, json.dumps(data), system)
 
 
-def _imported_whole_or_refused(data: dict[str, Any], text: str, system: str) -> None:
+def _imported_whole_or_refused(data: dict[str, Any], text: str, system: str, runtime: str = "vllm") -> None:
+    said = Given(source="m", architecture="LlamaForCausalLM", max_seq_len=99, runtime=runtime)
     try:
-        imported = import_text(text, system, "file", Given(source="m", architecture="LlamaForCausalLM", max_seq_len=99))
+        imported = import_text(text, system, "file", said)
     except InvalidArgumentError as error:
         if "\n" in error.message:
             raise
@@ -448,7 +556,7 @@ def test_the_command_writes_a_spec_that_loads(tmp_path: Path, capsys: pytest.Cap
     assert load_spec(output) == read("vllm.yaml").spec
     account = capsys.readouterr().err
     assert "   7  max-num-seqs: 256  ->  engine.max_batch_size: 256" in account
-    assert "14 mapped, 6 dropped, 0 unknown, 3 assumed" in account
+    assert "15 mapped, 5 dropped, 0 unknown, 1 assumed" in account
     assert main([str(FILES / "vllm.yaml"), "--output", str(output)]) == 1
     assert f"output must not be there yet, got {output}" in capsys.readouterr().err
 

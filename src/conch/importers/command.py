@@ -96,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="the model's config.json or its folder: architecture and context")
     parser.add_argument("--max-seq-len", type=int, help="most tokens of a sequence, where the file says nothing")
     parser.add_argument("--gpu", help="compile for this GPU: a name of plan_memory.py, H100-80GB")
+    parser.add_argument("--runtime", choices=("vllm", "tensorrtllm"), help="of the spec, for settings of vLLM "
+                        "(default: vllm)")  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="refuse fields that nobody knows")
     return parser
 
@@ -106,6 +108,8 @@ def _import(options: argparse.Namespace) -> int:
         raise InvalidArgumentError(f"output must not be there yet, got {options.output}")
     text = _read(path)
     system = options.system or sniff(text, str(path))
+    if options.runtime is not None and system != "vllm":
+        raise InvalidArgumentError(f"--runtime is for settings of vllm, got settings of {system}")
     imported = import_text(text, system, str(path), _given(options), path.parent)
     header = f"# Imported from {path.name}, settings of {system}.\n"
     sys.stderr.write(account(imported, system, str(path)))
@@ -133,4 +137,5 @@ def _given(options: argparse.Namespace) -> Given:
     return Given(
         source=options.source, name=options.name, architecture=options.architecture, max_seq_len=options.max_seq_len,
         gpu=options.gpu, config=read_config(options.config) if options.config else None, strict=options.strict,
+        runtime=options.runtime or "vllm",
     )  # fmt: skip

@@ -44,6 +44,7 @@ class Given:
         gpu: to compile for, by its name in the planner's table.
         config: config.json of the model: architecture and context.
         strict: unknown fields are refused.
+        runtime: of the spec, where a system's settings fit more than one: vllm or tensorrtllm, for vLLM's.
     """
 
     source: str | None = None
@@ -53,10 +54,13 @@ class Given:
     gpu: str | None = None
     config: Mapping[str, Any] | None = None
     strict: bool = False
+    runtime: str = "vllm"
 
 
-def name_model(draft: Draft, given: Given, model: Field | None, revision: Field | None = None) -> None:
-    """Set source.uri from the field that names the model, or from what was given."""
+def name_model(
+    draft: Draft, given: Given, model: Field | None, revision: Field | None = None, *, quantized: bool = False
+) -> None:
+    """Set source.uri from the field that names the model, or from what was given; ``quantized``: it may be, already."""
     if given.source is not None:
         draft.assume(SOURCE, given.source, "given with --source")
         for field in (model, revision):
@@ -68,7 +72,7 @@ def name_model(draft: Draft, given: Given, model: Field | None, revision: Field 
         return
     value = str(model.value).strip()
     is_hub_id = _HUB_ID.fullmatch(value) and not Path(value).exists()
-    if _QUANTIZED.search(value):
+    if _QUANTIZED.search(value) and not quantized:
         draft.refuse(f"{model.name} must be a checkpoint that is not quantized, got {model.shown}",
                      mend="Name the original with --source: it is quantized when it is built")  # fmt: skip
     elif is_hub_id:

@@ -17,7 +17,10 @@ FLAGS = frozenset({
     "DISABLE_USAGE_STATS", "DISABLE_CRASH_REPORTS", "ENABLE_PREFILL_LOGPROBS",
 })  # fmt: skip
 _DTYPES = {"float16": "float16", "bfloat16": "bfloat16"}
-_QUANTIZATIONS = {"awq": "int4_awq", "eetq": "int8_wo", "fp8": "fp8"}
+_QUANTIZATIONS = {"awq": "int4_awq", "eetq": "int8_wo", "fp8": "fp8", "bitsandbytes": "int8_wo",
+                  "bitsandbytes-nf4": "int4_wo", "bitsandbytes-fp4": "int4_wo"}  # fmt: skip
+# These name what a checkpoint was quantized with, not what shall be done to it.
+_OF_CHECKPOINTS = ("compressed-tensors", "exl2", "gptq", "marlin")
 _KV_CACHE = {"fp8_e4m3fn": "fp8", "fp8_e5m2": "fp8"}
 _NUMBERS = {
     "MAX_INPUT_TOKENS": "engine.max_input_len", "MAX_INPUT_LENGTH": "engine.max_input_len",
@@ -101,6 +104,9 @@ def _one(draft: Draft, setting: Setting, found: dict[str, Field]) -> None:
         value = values.whole(draft, field)
         if value is not None:
             draft.map(field, _NUMBERS[name], value)
+    elif name == "QUANTIZE" and str(field.value).casefold() in _OF_CHECKPOINTS:
+        draft.refuse(f"{field.name} must not be {field.shown}, the format of a checkpoint that is quantized already",
+                     mend="The build quantizes by itself: name the original with --source, and leave it out")
     elif name in tables:
         key, choices = tables[name]
         known, choice = values.choice(draft, field, choices)
