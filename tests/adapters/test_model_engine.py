@@ -288,6 +288,20 @@ def test_an_error_of_the_backend_is_the_request_s_alone(make: Make, error: str, 
     assert text(stages.ask(text_input="abc", max_tokens=4)) == "abca"
 
 
+def test_a_guide_that_the_backend_refuses_is_the_client_s_fault(make: Make) -> None:
+    stages, backend = make(backend={"guided_decoding_backend": "xgrammar", "xgrammar_tokenizer_info_path": "/info"})
+    backend.error = "Executor failed process requestId 7 due to the following error: Regex parsing error at position 3"
+    guide = {"guided_decoding_guide_type": b"regex", "guided_decoding_guide": b"(("}
+    (answer,) = stages.ask(text_input="abc", max_tokens=4, **guide)
+    assert isinstance(answer, Refused)
+    assert answer.code == "INVALID_ARGUMENT"
+    assert "guided_decoding_guide cannot be compiled as regex: the engine says: Executor failed" in answer.message
+    assert backend.requests[0]["guided_decoding_guide"] == b"(("
+    backend.error = "Executor failed process requestId 8 due to the following error: out of memory"
+    (other,) = stages.ask(text_input="abc", max_tokens=4, **guide)
+    assert other.code == "INTERNAL"
+
+
 def test_a_model_that_is_not_there_is_named(make: Make) -> None:
     stages, _ = make()
     pb_utils.served.clear()

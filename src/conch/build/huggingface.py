@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -161,6 +162,12 @@ def _hub(what: str) -> Any:
 
 
 def _hub_error(name: str, revision: str, error: Exception) -> BuildError:
+    if type(error).__name__ == "GatedRepoError":
+        have = "HF_TOKEN is of an account without access" if os.environ.get("HF_TOKEN") else "HF_TOKEN is not set"
+        return BuildError(
+            f"hf://{name}@{revision} is gated, and {have}",
+            mend=f"Accept its terms on the page of {name}, and set HF_TOKEN to a token of that account",
+        )
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return BuildError(
         f"hf://{name}@{revision} cannot be fetched: {type(error).__name__}: {reason}",

@@ -10,10 +10,11 @@ from typing import Any
 
 from conch.command_line import run
 from conch.errors import InvalidArgumentError
-from conch.memory_plan.architecture import Architecture, read_architecture
+from conch.memory_plan.architecture import Architecture, parse_architecture, read_architecture
 from conch.memory_plan.deployment import Deployment, Dtype, KvCacheType, Quantization
 from conch.memory_plan.from_spec import deployment_of, dtype_of
 from conch.memory_plan.gpus import GIB, Gpu, find_gpu, known_gpus
+from conch.memory_plan.known_models import published_config
 from conch.memory_plan.planner import Verdict, plan_memory
 from conch.memory_plan.remedies import remedies
 from conch.memory_plan.report import as_json, as_text
@@ -47,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         description="How much memory a model takes on each GPU, and how many tokens and sequences fit. "
         "Exit status: 0 it fits, 3 it does not, 1 it cannot be. Formulas: docs/memory_planner.md.",
     )  # fmt: skip
-    parser.add_argument("--config", type=Path, required=True, help="config.json of a Hugging Face model, or its folder")
+    parser.add_argument("--config", type=Path, help="config.json of a Hugging Face model, or its folder; can be left "
+                        "out with a --spec whose model the planner knows")  # fmt: skip
     parser.add_argument("--gpu", required=True, help=", ".join(gpu.name for gpu in known_gpus()))
     parser.add_argument("--gpu-memory-gib", type=float, help="memory of each GPU, if it is not that of the card")
     parser.add_argument("--spec", type=Path, help="a spec to take the settings from; options go before it")
@@ -74,11 +76,23 @@ def _number(text: str) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    model, gpu = read_architecture(options.config), _gpu(options)
+    model, gpu = _model(options), _gpu(options)
     plan = plan_memory(model, _deployment(options, model, gpu), gpu)
     found = remedies(plan)
     print(as_json(plan, found) if options.json else as_text(plan, found), end="")
     return EXIT_DOES_NOT_FIT if plan.verdict is Verdict.DOES_NOT_FIT else 0
+
+
+def _model(options: argparse.Namespace) -> Architecture:
+    if options.config is not None:
+        return read_architecture(options.config)
+    if options.spec is None:
+        raise InvalidArgumentError("config must be given: the model's config.json, or its folder")
+    uri = load_spec(options.spec).source.uri
+    published = published_config(uri)
+    if published is None:
+        raise InvalidArgumentError(f"config must be given: the planner does not know {uri} by itself")
+    return parse_architecture(published)
 
 
 def _gpu(options: argparse.Namespace) -> Gpu:

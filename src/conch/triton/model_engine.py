@@ -18,8 +18,10 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from conch.contract import GUIDED_DECODING_GUIDE
 from conch.engines.base import Engine, GenerationRequest, Tokens, TokenSink
-from conch.errors import ConchError, InternalError, UnavailableError
+from conch.errors import ConchError, InternalError, InvalidArgumentError, UnavailableError
+from conch.sampling import Guide
 from conch.spec import ModelSpec
 from conch.triton import bls
 from conch.triton.guard import as_conch_error
@@ -28,7 +30,8 @@ from conch.trtllm.tensors import BACKEND_MODEL
 
 _log = logging.getLogger(__name__)
 _STOP_AGAIN_S = 0.1
-# In the text of an error: the request was refused for want of room, and may succeed later.
+# In the text of an error: the request was refused for want of room, and may succeed later; a guide is no good.
+_OF_A_GUIDE = ("grammar", "guide", "schema", "regex", "json")
 _NO_ROOM = ("queue size", "max_queue_size", "is not ready", "unavailable")
 
 
@@ -118,7 +121,7 @@ class ModelEngine(Engine):
 
     def _take(self, ask: _Ask, response: pb_utils.InferenceResponse) -> None:
         if response.has_error():
-            raise _backend_error(response.error().message())
+            raise _backend_error(response.error().message(), ask.request.params.guide)
         arrays = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
         for piece in read_pieces(arrays, ask.request.params):
             self._hand_on(ask, piece)
@@ -192,8 +195,12 @@ class ModelEngine(Engine):
             threading.Event().wait(_STOP_AGAIN_S)
 
 
-def _backend_error(text: str) -> ConchError:
+def _backend_error(text: str, guide: Guide | None) -> ConchError:
     """The backend has one code for everything; its words tell more."""
+    if guide is not None and any(word in text.lower() for word in _OF_A_GUIDE):
+        return InvalidArgumentError(
+            f"{GUIDED_DECODING_GUIDE.name} cannot be compiled as {guide.type}: the engine says: {text}"
+        )
     if any(word in text.lower() for word in _NO_ROOM):
         return UnavailableError(f"the engine cannot take the request now: {text}")
     return InternalError(f"the engine failed: {text}")

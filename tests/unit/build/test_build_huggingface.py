@@ -153,7 +153,7 @@ def tree_entry(path: Path) -> dict[str, Any]:
 
 
 class Hub:
-    """Answers what huggingface_hub asks for one repository, org/small at main."""
+    """Answers what huggingface_hub asks for one repository, org/small at main; org/gated is the same with a gate."""
 
     def __init__(self, folder: Path) -> None:
         hub = self
@@ -168,6 +168,8 @@ class Hub:
                 body, kind = b"{}", "application/json"
                 path = self.path.split("?")[0]
                 found = True
+                gated = path.startswith("/org/gated/resolve/") and self.headers.get("Authorization") != "Bearer granted"
+                path = path.replace("/org/gated", "/org/small")
                 if path.startswith(f"/api/models/org/small/tree/{COMMIT}"):
                     body = json.dumps([tree_entry(p) for p in sorted(folder.iterdir())]).encode()
                 elif path.startswith("/api/models/org/small"):
@@ -179,9 +181,11 @@ class Hub:
                     body, kind = (folder / path.rsplit("/", 1)[1]).read_bytes(), "application/octet-stream"
                 else:
                     found = False
-                self.send_response(200 if found else 404)
+                if gated:
+                    found, body = False, b'{"error": "Access to model org/gated is restricted."}'
+                self.send_response(200 if found else 401 if gated else 404)
                 if not found:
-                    self.send_header("X-Error-Code", "RepoNotFound")
+                    self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("ETag", '"' + str(hash(body)) + '"')
@@ -230,10 +234,10 @@ except ConchError as error:
 """
 
 
-def fetch_in_child(tmp_path: Path, uri: str, endpoint: str, library: str = "with") -> str:
+def fetch_in_child(tmp_path: Path, uri: str, endpoint: str, library: str = "with", token: str = "") -> str:
     environment = {
         **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1",
+        "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": token,
     }  # fmt: skip
     command = [sys.executable, "-c", FETCH, str(tmp_path / "cache"), uri, library]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -251,6 +255,17 @@ def test_hub_refuses(hub: Hub, tmp_path: Path) -> None:
     message = fetch_in_child(tmp_path, "hf://org/other@main", hub.url)
     assert message.startswith("hf://org/other@main cannot be fetched: ")
     assert "Check the network, the name and the revision" in message
+
+
+def test_a_gated_model_needs_a_token_with_access(hub: Hub, tmp_path: Path) -> None:
+    uri = "hf://org/gated@main"
+    refusal = f"hf://org/gated@{COMMIT} is gated, and "
+    mend = " | Accept its terms on the page of org/gated, and set HF_TOKEN to a token of that account\n"
+    assert fetch_in_child(tmp_path, uri, hub.url) == f"{refusal}HF_TOKEN is not set{mend}"
+    other = fetch_in_child(tmp_path, uri, hub.url, token="hf_other")
+    assert other == f"{refusal}HF_TOKEN is of an account without access{mend}"
+    granted = fetch_in_child(tmp_path, uri, hub.url, token="granted")
+    assert granted == f"{COMMIT} config.json model.safetensors tokenizer.json\n"
 
 
 def test_hub_cannot_be_reached(tmp_path: Path) -> None:
