@@ -1,11 +1,14 @@
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 from server_processes import echo_spec, free_ports, write_echo_release
 
+from conch.engines.interpreter import VARIABLE
 from conch.errors import RepositoryError, ServerError
+from conch.repository.layout import Release
 from conch.server import preflight as checks
 from conch.server.settings import Settings, settings_from_environment
 from conch.spec import ModelSpec
@@ -55,6 +58,39 @@ def test_the_memory_that_a_release_needs(tmp_path: Path) -> None:
     with (release.path / "llama_engine" / str(release.version) / "engine" / "model.gguf").open("wb") as weights:
         weights.truncate(GIB)
     assert checks.memory_need_bytes(release) == checks.BASE_BYTES + (3 + checks.WEIGHTS_FACTOR) * GIB
+
+
+def vllm_release(tmp_path: Path) -> Release:
+    data = echo_spec().model_dump()
+    data["engine"] = {"runtime": "vllm", "max_seq_len": 64, "vllm": {"tensor_parallel_size": 2}}
+    return write_echo_release(tmp_path / "a", ModelSpec.model_validate(data), tmp_path / "b")
+
+
+def test_the_python_of_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks.check_engine_python(write_echo_release(tmp_path / "c", echo_spec(), tmp_path / "d"))
+    release = vllm_release(tmp_path)
+    assert checks.memory_need_bytes(release) == checks.BASE_BYTES + 2 * checks.WORKER_BYTES
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(ServerError) as caught:
+        checks.check_engine_python(release)
+    assert caught.value.message.endswith(f" needs vllm 0.24.0, and it is not installed in {sys.executable}")
+    assert caught.value.mend.startswith("Serve in nvcr.io/nvidia/tritonserver:26.07-vllm-python-py3, or name a Python")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "python"))
+    with pytest.raises(ServerError, match=r"needs vllm .*python cannot be run: No such file or directory"):
+        checks.check_engine_python(release)
+    monkeypatch.setenv(VARIABLE, sys.executable)
+    package = tmp_path / "packages" / "vllm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('it must not be imported')")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    for version, fits in (("0.24.0", True), ("0.24.0+cpu", True), ("0.26.0", False)):
+        (package / "_version.py").write_text(f"__version__ = version = '{version}'\n")
+        if fits:
+            checks.check_engine_python(release)
+            continue
+        with pytest.raises(ServerError, match=rf"needs vllm 0\.24\.0, and {sys.executable} has {version}"):
+            checks.check_engine_python(release)
 
 
 def test_no_shared_memory(tmp_path: Path) -> None:
