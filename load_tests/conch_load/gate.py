@@ -1,7 +1,7 @@
 """``python -m conch_load.gate RUN --baseline B``: stops a build when a run is worse than its baseline.
 
 Exit code: 0 no regression shown; 1 a regression, or a missed SLO with --require-slo; 2 bad input, or runs of different
-loads; 3 one of the runs is invalid; 4 with --strict: the runs cannot tell.
+loads; 3 with --strict: the runs cannot tell; 4 one of the runs is invalid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from conch_load.analysis.summary import Summary
 from conch_load.records import BadRecordError
 from conch_load.report import comparison_text as text
 
-PASSED, REGRESSED, BAD_INPUT, INVALID, UNDECIDED = range(5)
+PASSED, REGRESSED, BAD_INPUT, UNDECIDED, INVALID = range(5)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from conch_load.report.write import write
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Exit code 0; 2 for what is not a run folder or not a limit; 3 for a run that is invalid."""
+    """The command. Exit code 0; 2 for what is not a run folder or not a limit; 4 for a run that is invalid."""
     parser = argparse.ArgumentParser(prog="conch_load.report", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="a run folder, or a folder of several")
     parser.add_argument("--warm-up", default=MSER, metavar="S",
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print((options.folder / "report.md").read_text(encoding="utf-8"))
     print(f"written: {options.folder / 'report.html'}, report.md, and summary.json of each run")
-    return 0 if all(valid) else 3
+    return 0 if all(valid) else 4
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -115,7 +115,7 @@ def test_definitions_stand_beside_the_figures(folder: Path) -> None:
 
 def test_an_invalid_run_says_so_first(tmp_path: Path) -> None:
     write_folder(tmp_path, *RUNS["invalid"])
-    assert command.main([str(tmp_path)]) == 3
+    assert command.main([str(tmp_path)]) == 4
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.index("Invalid run: do not use these figures") < text.index("Tokens out a second")
     assert "the &lt;generator&gt; was the limit" in text
