@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_NICENESS, _SWITCH_S = -10, 0.0005
+_NICENESS = -10
 _PACKAGES = ("conch", "conch-load", "locust", "gevent", "grpcio", "tritonclient", "tokenizers")
 
 
@@ -19,8 +18,6 @@ def host_facts() -> dict[str, str | int | float]:
         "system": f"{platform.system()} {platform.release()}", "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
     }  # fmt: skip
-    if hasattr(os, "getpriority"):
-        facts["niceness"] = os.getpriority(os.PRIO_PROCESS, 0)
     for line in _lines("/proc/cpuinfo"):
         if line.startswith("model name"):
             facts["processor"] = line.partition(":")[2].strip()
@@ -45,19 +42,32 @@ def versions() -> dict[str, str]:
     return found
 
 
-def take_precedence() -> int:
-    """Ask the system to run this process before others, and Python to let its loop run soon.
+def take_precedence() -> str:
+    """Ask the system to run this thread as soon as it can run, until :func:`give_precedence_back`.
 
     A stamp is as late as the loop that takes it. On a machine that the server shares, the loop would wait for its turn
-    behind the server's threads; and gRPC's own threads, which hand messages to the loop, for Python's lock.
+    behind the server's threads: beside a busy server its stamps were 5 to 20 ms late, and with the real-time class of
+    the scheduler 0.4 ms. It takes no more processor time for it; what it takes, it takes at once. Children have the
+    usual class.
 
     Returns:
-        The niceness that was got: -10 for root, else what it was.
+        ``realtime``; ``high`` (a higher priority of the usual class); ``normal`` where neither is allowed.
     """
-    sys.setswitchinterval(_SWITCH_S)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        return "realtime"
+    with contextlib.suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
-    return os.getpriority(os.PRIO_PROCESS, 0)
+        return "high"
+    return "normal"
+
+
+def give_precedence_back() -> None:
+    """Back to the usual class."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 def _lines(path: str) -> list[str]:

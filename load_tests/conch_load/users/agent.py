@@ -19,6 +19,7 @@ from conch_load.config import RunConfig
 from conch_load.honesty.alone import Sample, ask_alone
 from conch_load.honesty.counts import asks_ids
 from conch_load.honesty.probe import LATE_START_NS, Probe
+from conch_load.machine import give_precedence_back, take_precedence
 from conch_load.records import GeneratorSample, RequestRecord
 from conch_load.users import messages
 from conch_load.users.base import Front, FrontError, make_front
@@ -116,6 +117,7 @@ class Agent:
 
     def _on_go(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._start_ns = messages.local_start_ns(msg.data)
+        self._scheduling = take_precedence()
         self._probe = Probe(self._worker, lambda: len(self._active), self._samples.append)
         self._greenlets.spawn(self._probe.run, self._start_ns)
         self._greenlets.spawn(self._flush_for_ever)
@@ -126,6 +128,7 @@ class Agent:
 
     def _on_test_stop(self, **_: Any) -> None:
         """Locust stopped the test: by its page, by a signal, or because all is done."""
+        give_precedence_back()
         self._go.clear()
         self._over.set()
         self._abandon()
@@ -148,7 +151,8 @@ class Agent:
         self._abandon()
         self._open.kill(block=False)
         self._flush()
-        self._runner.send_message(messages.DONE, {"worker": self._worker})
+        give_precedence_back()
+        self._runner.send_message(messages.DONE, {"worker": self._worker, "scheduling": self._scheduling})
 
     def _dispatch(self) -> None:
         due_ns = self._prepared.due_ns

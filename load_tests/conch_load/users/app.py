@@ -14,7 +14,6 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from conch_load.config import ConfigError, RunConfig, checked
 from conch_load.flags import add_flags, config_of
-from conch_load.machine import take_precedence
 from conch_load.users.agent import Agent
 from conch_load.users.controller import Controller
 from conch_load.users.page import add_page
@@ -52,7 +51,6 @@ def _add_flags(parser: Any, **_: Any) -> None:
 def _init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     stats: Any = locust.stats  # which says that a bucket is a whole number
     stats.bucket_response_time = bucket
-    take_precedence()
     if not isinstance(runner, MasterRunner):
         _agents[id(environment)] = Agent(environment)
     if isinstance(runner, WorkerRunner):

@@ -115,6 +115,8 @@ class Controller:
 
     def _on_done(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._waiting.discard(msg.data["worker"])
+        host = {**self._info.host, "generator_scheduling": msg.data["scheduling"]}
+        self._info = dataclasses.replace(self._info, host=host)
         if self._waiting or not self._running:
             return
         self._mark_end()
