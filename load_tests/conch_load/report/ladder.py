@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-
-from markupsafe import Markup
 
 from conch_load.analysis.comparison import KEYS, Change
 from conch_load.analysis.comparison import load_of as same_load
 from conch_load.analysis.repeated import compare_sides
-from conch_load.analysis.summary import PercentileFigure, Summary, read_summary
+from conch_load.analysis.summary import Summary, read_summary
 from conch_load.records import REPORT_HTML_FILE, SUMMARY_FILE, BadRecordError
 from conch_load.report import texts
-from conch_load.report.chart import Chart
 from conch_load.report.comparison_text import change_texts
-from conch_load.report.scales import linear, logarithmic, short
 
-_ONE_FRONT = (("p50", "c1"), ("p95", "c3"), ("p99", "c4"))
-_MORE_FRONTS = (("p50", ""), ("p99", " dash"))
 _FRONT_KEYS = ("ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "tpot_p99_ms", "e2e_p50_ms", "output_tokens_per_s")
 
 
@@ -92,113 +85,6 @@ def key_of(summary: Summary, metric: str) -> str:
 def fronts(found: Sequence[Rung]) -> list[str]:
     """Which there are."""
     return sorted({one.summary.run.front for one in found})
-
-
-def charts(found: Sequence[Rung]) -> list[Markup]:
-    """All charts of a ladder."""
-    made = [latency(found, "ttft", "TTFT"), latency(found, "tpot", "TPOT"), throughput(found), goodput(found)]
-    return [Markup(chart.render()) for chart in made if chart is not None]
-
-
-def latency(found: Sequence[Rung], metric: str, label: str) -> Chart | None:
-    """Percentiles of a latency against tokens out a second, a point a load."""
-    kept = [one for one in found if key_of(one.summary, metric) in one.summary.metrics]
-    if not kept:
-        return None
-    names = fronts(kept)
-    lines = [
-        ([one for one in kept if one.summary.run.front == front], which,
-         css if len(names) == 1 else f"c{place % 6 + 1}{css}", which if len(names) == 1 else f"{front} {which}")
-        for place, front in enumerate(names) for which, css in (_ONE_FRONT if len(names) == 1 else _MORE_FRONTS)
-    ]  # fmt: skip
-    points = {(id(one), which): _figure(one, metric, which) for own, which, _, _ in lines for one in own}
-    heights = [value.value for value in points.values() if value is not None and value.value is not None]
-    if not heights:
-        return None
-    objectives = [one for rung in kept for one in rung.summary.slo.objectives]
-    limits = sorted({one.limit_ms for one in objectives if one.metric == f"{metric}_ms"})
-    across = linear("tokens out a second", [one.summary.rates["output_tokens_per_s"].value for one in kept])
-    up = logarithmic(f"{label}, ms", [*heights, *limits, min(heights) / 1.2])  # room for the labels below the lowest
-    chart = Chart(f"{label} against throughput", across, up, 580, 360)
-    for own, which, css, legend in lines:
-        _line(chart, own, [points[id(one), which] for one in own], css, legend)
-    if lines:
-        for rung, height in _medians(lines[0][0], [points[id(one), lines[0][1]] for one in lines[0][0]]):
-            chart.label((rung.summary.rates["output_tokens_per_s"].value, height), rung.load_text)
-    for limit in limits:
-        chart.rule(limit, f"SLO {limit:g}")
-    return chart
-
-
-def _figure(rung: Rung, metric: str, which: str) -> PercentileFigure | None:
-    return rung.summary.metrics[key_of(rung.summary, metric)].percentiles.get(which)
-
-
-def _line(chart: Chart, own: Sequence[Rung], figures: Sequence[PercentileFigure | None], css: str, legend: str) -> None:
-    """Each run a dot with its interval; the line goes through the medians of each load."""
-    color = css.split()[0]
-    points, hints = [], []
-    for rung, figure in zip(own, figures, strict=True):
-        if figure is None or figure.value is None:
-            continue
-        x = rung.summary.rates["output_tokens_per_s"].value
-        chart.whisker(x, figure.low, figure.high, color)
-        points.append((x, figure.value))
-        hints.append(f"{rung.load_text}: {legend} {texts.cell(figure)} ms at {short(x)} tokens/s")
-    middle = [(rung.summary.rates["output_tokens_per_s"].value, height) for rung, height in _medians(own, figures)]
-    chart.line(middle, css, legend)
-    chart.dots(points, color, "", hints, 3.5)
-
-
-def _medians(own: Sequence[Rung], figures: Sequence[PercentileFigure | None]) -> list[tuple[Rung, float]]:
-    """One point a load: the run in the middle of its repeats, and the median of the figure."""
-    by_load: dict[float, list[tuple[float, Rung]]] = {}
-    for rung, figure in zip(own, figures, strict=True):
-        if figure is not None and figure.value is not None:
-            by_load.setdefault(rung.load, []).append((figure.value, rung))
-    found = []
-    for load in sorted(by_load):
-        values = sorted(by_load[load], key=lambda one: one[0])
-        found.append((values[len(values) // 2][1], float(median(value for value, _ in values))))
-    return found
-
-
-def throughput(found: Sequence[Rung]) -> Chart:
-    """Tokens out a second against the load."""
-    return _against_load(found, "output_tokens_per_s", "Tokens out a second", "tokens/s")
-
-
-def goodput(found: Sequence[Rung]) -> Chart | None:
-    """Requests within every limit a second, against the load; in an open loop beside what was asked for."""
-    kept = [one for one in found if "goodput_per_s" in one.summary.rates]
-    if not kept:
-        return None
-    chart = _against_load(kept, "goodput_per_s", "Goodput: requests a second within every limit", "requests/s",
-                          [one.load for one in kept] if kept[0].summary.open_loop else [])  # fmt: skip
-    if kept[0].summary.open_loop:
-        top = min(chart.x.high, chart.y.high)
-        chart.line([(0.0, 0.0), (top, top)], "c6 dash", "all that was asked for")
-    return chart
-
-
-def _against_load(found: Sequence[Rung], rate: str, title: str, unit: str, more: Sequence[float] = ()) -> Chart:
-    label = "requests due a second" if found[0].summary.open_loop else "users"
-    values = [one.summary.rates[rate] for one in found]
-    heights = [value for one in values for value in (one.value, one.high) if value is not None]
-    chart = Chart(title, linear(label, [one.load for one in found]), linear(unit, [*heights, *more]), 580, 360)
-    names = fronts(found)
-    for place, front in enumerate(names):
-        css = f"c{place % 6 + 1}"
-        own = [one for one in found if one.summary.run.front == front]
-        for one in own:
-            chart.whisker(one.load, one.summary.rates[rate].low, one.summary.rates[rate].high, css)
-        points = [(one.load, one.summary.rates[rate].value) for one in own]
-        hints = [f"{one.load_text}: {texts.cell(one.summary.rates[rate])} {unit}" for one in own]
-        loads = sorted({one.load for one in own})
-        chart.line([(load, float(median(y for x, y in points if x == load))) for load in loads], css,
-                   front if len(names) > 1 else "")  # fmt: skip
-        chart.dots(points, css, "", hints, 3.5)
-    return chart
 
 
 HEADS = ("run", "load", "tokens out /s", "requests /s", "TTFT p50, ms", "p95", "p99", "TPOT p50, ms", "p95", "p99",

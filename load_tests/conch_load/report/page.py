@@ -14,7 +14,7 @@ from conch_load.analysis.columns import Booleans, Columns
 from conch_load.analysis.definitions import DEFINITIONS, MLPERF_ANCHORS, RULES, TOOLS
 from conch_load.analysis.summary import Summary
 from conch_load.records import GeneratorSample
-from conch_load.report import ladder, run_plots, server_part, texts
+from conch_load.report import ladder, ladder_plots, run_plots, server_part, texts
 
 
 def environment() -> Environment:
@@ -54,7 +54,7 @@ def render_ladder(found: Sequence[ladder.Rung], title: str, remarks: Sequence[st
     """
     first = found[0].summary
     return environment().get_template("ladder.html.jinja").render(
-        title=title, found=remarks, charts=ladder.charts(found), heads=ladder.HEADS, rows=ladder.rows(found),
+        title=title, found=remarks, charts=ladder_plots.charts(found), heads=ladder.HEADS, rows=ladder.rows(found),
         subtitle=" · ".join((", ".join(ladder.fronts(found)), first.run.model, first.run.target,
                              texts.workload_text(first.run.workload), texts.started(first))),
         invalid=[(one.name, "; ".join(one.summary.invalid)) for one in found if not one.summary.valid],
