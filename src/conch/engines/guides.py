@@ -20,7 +20,7 @@ from conch.engines.guide_checker import CPU_LIMIT_S, MEMORY_LIMIT_BYTES
 from conch.engines.guide_compiler import guide_of, refusal
 from conch.engines.interpreter import PACKAGES, engine_command
 from conch.engines.messages import Started
-from conch.errors import ConchError, UnavailableError
+from conch.errors import ConchError, RepositoryError, UnavailableError
 from conch.sampling import Guide
 from conch.spec import Runtime
 
@@ -107,7 +107,7 @@ class GuideChecks(Engine):
             try:
                 self._check(request, guide)
             except Exception as error:
-                if not isinstance(error, ConchError):
+                if not isinstance(error, ConchError) or isinstance(error, RepositoryError):
                     _log.exception("a guide could not be checked")
                     error = UnavailableError("guides cannot be checked now; the cause is in the server's log")
                 with self._changed:
