@@ -74,6 +74,11 @@ class TensorRtLlm(Section):
         """Ranks: one GPU each."""
         return self.tp_size * self.pp_size
 
+    @field_validator("compute_capability", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value  # YAML reads 8.9 without quotes as a number
+
     @field_validator("architecture")
     @classmethod
     def _decoder_only(cls, value: str) -> str:

@@ -130,3 +130,10 @@ def test_only_containers_with_the_version_are_taken() -> None:
 @pytest.mark.parametrize(("qformat", "sm"), LOWEST_SM.items())
 def test_every_format_is_taken_from_its_lowest_gpu_on(qformat: str, sm: int) -> None:
     assert good({"compute_capability": f"{sm // 10}.{sm % 10}", "quantization": {"qformat": qformat}})
+
+
+def test_a_compute_capability_may_stand_without_quotes() -> None:
+    for number, text in ((8.9, "8.9"), (10.0, "10.0")):
+        settings = good({"compute_capability": number}).engine.tensorrt_llm
+        assert settings is not None
+        assert settings.compute_capability == text

@@ -21,6 +21,7 @@ from conch.build.progress import Progress, format_bytes
 from conch.build.sources import Checkpoint, Format
 from conch.build.tensorrt_llm_host import Workplace
 from conch.build.tensorrt_llm_memory import require_memory
+from conch.build.tensorrt_llm_plan import no_gguf
 from conch.errors import BuildError, RepositoryError
 from conch.spec import Engine
 from conch.spec_trtllm import TensorRtLlm
@@ -49,10 +50,7 @@ def compile_tensorrt_llm(
     settings = engine.tensorrt_llm
     assert settings is not None
     if checkpoint.format is not Format.HUGGINGFACE:
-        raise BuildError(
-            "source.uri must be a Hugging Face model for the runtime tensorrtllm, got a GGUF file",
-            mend="Name it as hf://org/name@revision, or its folder",
-        )
+        raise no_gguf()
     model = check_model(read_json(checkpoint.path / CONFIG_FILE), engine, settings)
     require_memory(model, engine, settings, workplace.host, progress)
     steps = _Steps(checkpoint, engine, settings, cache, progress, workplace)

