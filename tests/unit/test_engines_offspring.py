@@ -72,7 +72,7 @@ def test_grandchildren_of_a_killed_process_are_ended(start: Callable[..., subpro
     parent.wait()
     assert is_running(grandchild)
     assert end_offspring(environment) == 1
-    assert not is_running(grandchild)
+    wait_until(lambda: not is_running(grandchild), 10)
     assert is_running(other.pid), "another worker's"
     assert end_offspring(environment) == 0
 
@@ -92,7 +92,7 @@ def test_a_worker_that_does_not_read_its_socket_ends_when_it_is_left_alone(
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(0.3)
     assert worker.wait(10) != 0
-    assert not is_running(child)
+    wait_until(lambda: not is_running(child), 10)
 
 
 # --- which Python ---------------------------------------------------------------------------------------------------

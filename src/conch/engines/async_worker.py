@@ -116,7 +116,7 @@ class AsyncWorker(Report):
     def _soon(self) -> None:
         """Send when the loop has run what is ready now: all that one step of the engine woke."""
         self._news = True
-        if not self._flush_due:
+        if not self._flush_due and self._core is not None:  # else it is not loaded yet
             self._flush_due = True
             self._loop.call_soon(self._flush)
 
