@@ -134,7 +134,7 @@ def run(tmp_path: Path, repository: Path, *flags: str, gpus: str = "") -> subpro
         (programs / "nvidia-smi").chmod(0o755)
     return subprocess.run(
         [sys.executable, str(ROOT / "build_scripts/launch.py"), "--repository", str(repository), *flags],
-        env={"PATH": str(programs)}, capture_output=True, text=True, timeout=120, check=False,  # no mpirun of this machine
+        env={"PATH": str(programs)}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
