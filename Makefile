@@ -20,8 +20,8 @@ export Q  # handed on through the environment: a question may hold quotes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev setup-export lint type imports test unit e2e properties bench build serve up down status logs \
-	ask chat lock clean distclean cost
+.PHONY: help setup setup-dev setup-export lint type imports test unit e2e e2e-swapped properties bench build serve up \
+	down status logs plan plan-memory import-config launch ask chat lock clean distclean cost
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,13 @@ unit: setup-dev ## tests without a server
 e2e: setup-dev ## tests against a real tritonserver
 	@$(PY) -m pytest -q -m e2e $(PYTEST_ARGS)
 
+# The tests of the job and of the request contract, over the backend of compiled engines.
+SWAPPED_TESTS := $(addprefix tests/e2e/test_,$(addsuffix .py,swapped_backend served_answers stream_equals_whole batching \
+	disconnects fields bad_input guided fuzz client_shapes)) tests/client/test_client_e2e.py
+
+e2e-swapped: setup-dev ## the same over Triton's backend tensorrtllm, with OpenVINO in its place (minutes)
+	@CONCH_TEST_SPEC=smollm2-135m-swapped $(PY) -m pytest -q -rs -m e2e $(SWAPPED_TESTS) $(PYTEST_ARGS)
+
 EXAMPLES ?= 10000
 properties: setup-dev ## the property tests of texts and stop words with EXAMPLES=10000 cases each (minutes)
 	@CONCH_HYPOTHESIS_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -q -n 2 $(PYTEST_ARGS) tests/unit/test_text_decoding.py \
@@ -100,12 +107,25 @@ properties: setup-dev ## the property tests of texts and stop words with EXAMPLE
 
 test: lint type imports ## everything: lint, types, import rules, all tests
 	@$(PY) -m pytest -q -m "not e2e" -n 2 --dist loadfile $(PYTEST_ARGS)
-	@$(PY) -m pytest -m e2e $(PYTEST_ARGS)
+	@$(PY) -m pytest -m e2e -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # --- serving ------------------------------------------------------------------------------------------------------
 
 build: setup ## fetch SPEC's model and write it into the model repository; nothing to do when it is there
 	@$(PY) build_scripts/build.py --spec "$(SPEC)" --repository "$(REPOSITORY)"
+
+plan: setup ## what a build of SPEC would do: every command, file and setting, and whether it fits the GPUs
+	@$(PY) build_scripts/build.py --spec "$(SPEC)" --repository "$(REPOSITORY)" --dry-run
+
+plan-memory: setup ## what a model takes of GPUs: make plan-memory ARGS="--config config.json --gpu H100-80GB"
+	@$(PY) build_scripts/plan_memory.py $(ARGS)
+
+import-config: setup ## a spec from settings of TensorRT-LLM, vLLM, TGI or Ollama: make import-config FILE=vllm.yaml
+	@test -n "$(FILE)" || { echo 'usage: make import-config FILE=vllm.yaml ARGS="--output my.yaml"' >&2; exit 2; }
+	@$(PY) build_scripts/import_config.py "$(FILE)" $(ARGS)
+
+launch: setup ## check a release of compiled engines against this machine, and print what starts it; ARGS="--help"
+	@$(PY) build_scripts/launch.py --repository "$(REPOSITORY)" $(ARGS)
 
 serve: build ## do everything that is needed, then serve in the foreground (Ctrl-C stops)
 	@exec $(PY) -m conch.server serve --repository "$(REPOSITORY)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conch.contract import (
     ENGINE,
@@ -27,14 +29,19 @@ from conch.repository.layout import Release, write_release
 from conch.server.bound import bound
 from conch.server.locate import BACKENDS_VARIABLE
 from conch.server.state import READY, RunDir, State
-from conch.spec import ModelSpec, parse_spec
+from conch.spec import ModelSpec, load_spec, parse_spec
 from conch.text.files import CHAT_TEMPLATE_FILE, META_FILE, TOKENIZER_FILE, TokenizerMeta
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 300
-# A release for Triton's C++ backend, and the folder of the backend that takes its place here.
-SWAPPED = "smollm2-135m-swapped"
+# smollm2-135m-swapped runs the end-to-end tests over Triton's backend tensorrtllm, with OpenVINO in its place.
+DEFAULT_SPEC = os.environ.get("CONCH_TEST_SPEC", "smollm2-135m")
+# Specs of tests that are swapped, too, then; the others are about their own runtime.
+SWAPPED_TOO = ("smollm2-135m-deterministic", "narrow")
+# Behind the name of a spec: as a release for Triton's C++ backend, for the one in this folder that takes its place.
+SWAPPED, BEAMS = "-swapped", "-beams"
 SWAPPED_BACKENDS = ROOT / "tests" / "swapped_backends"
+SWAPPED_SETTINGS = "swapped.json"  # in the folder of the engine
 
 
 @dataclass(frozen=True)
@@ -123,13 +130,10 @@ def build_repository(spec: str) -> Path:
     Raises:
         RuntimeError: the build failed; holds what it said.
     """
-    if spec == SWAPPED:
-        return build_swapped_repository()
+    if spec.removesuffix(BEAMS).endswith(SWAPPED):
+        return build_swapped_repository(spec)
     repository = ROOT / ".cache" / "test-repositories" / spec
-    spec_file = ROOT / "build_scripts" / "specs" / f"{spec}.yaml"
-    if not spec_file.exists():
-        spec_file = ROOT / "tests" / "specs" / spec_file.name
-    command = [sys.executable, str(ROOT / "build_scripts" / "build.py"), f"--spec={spec_file}"]
+    command = [sys.executable, str(ROOT / "build_scripts" / "build.py"), f"--spec={spec_file(spec)}"]
     done = subprocess.run(
         [*command, f"--repository={repository}"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -138,34 +142,47 @@ def build_repository(spec: str) -> Path:
     return repository
 
 
-def build_swapped_repository() -> Path:
+def build_swapped_repository(name: str) -> Path:
     """A release for Triton's C++ backend with the default model's files in it, for SWAPPED_BACKENDS to load.
 
-    It is the release that a build with TensorRT-LLM writes, but for what is in its folder ``engine``.
+    It is the release that a build with TensorRT-LLM writes, but for what is in its folder ``engine``: a GGUF file, and
+    how OpenVINO shall run it.
+
+    Args:
+        name: of another spec, with SWAPPED behind it, whose limits and precision it has; and with BEAMS behind that, as
+            if it were compiled for beam search, which rules out sampling.
     """
+    base = load_spec(spec_file(name.removesuffix(BEAMS).removesuffix(SWAPPED)))
     default = build_repository("smollm2-135m")
     version = max(int(path.name) for path in (default / ENGINE.name).iterdir() if path.name.isdigit())
-    repository = ROOT / ".cache" / "test-repositories" / SWAPPED
-    spec = f"""
-        name: {SWAPPED}
-        source: {{uri: hf://HuggingFaceTB/SmolLM2-135M-Instruct@main}}
-        engine:
-          runtime: tensorrtllm
-          max_batch_size: 64
-          max_seq_len: 8192
-          tensorrt_llm:
-            architecture: LlamaForCausalLM
-            served_repository: {repository}
-    """
+    repository = ROOT / ".cache" / "test-repositories" / name
+    settings: dict[str, Any] = {
+        "architecture": "LlamaForCausalLM", "served_repository": str(repository),
+        "backend": {"guided_decoding_backend": "xgrammar", "xgrammar_tokenizer_info_path": "/none.json"},
+    }  # fmt: skip
+    if name.endswith(BEAMS):
+        settings["build"] = {"max_beam_width": base.serving.max_sequences}
+    engine = {"runtime": "tensorrtllm", "max_batch_size": base.engine.max_batch_size, "max_seq_len": 8192}
+    spec = {
+        "name": name, "source": {"uri": "hf://HuggingFaceTB/SmolLM2-135M-Instruct@main"},
+        "engine": {**engine, "tensorrt_llm": settings}, "serving": base.serving.model_dump(mode="json"),
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = Path(scratch, "tokenizer")
+        tokenizer, engine_dir = Path(scratch, "tokenizer"), Path(scratch, "engine")
         tokenizer.mkdir()
-        for name in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE, META_FILE):
-            shutil.copyfile(default / TOKENIZER.name / str(version) / name, tokenizer / name)
+        for file in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE, META_FILE):
+            shutil.copyfile(default / TOKENIZER.name / str(version) / file, tokenizer / file)
+        shutil.copytree(default / ENGINE.name / str(version) / ENGINE_DIR, engine_dir)
+        (engine_dir / SWAPPED_SETTINGS).write_text(base.engine.model_dump_json())
         provenance = Provenance(uri="the default model", revision="0", sha256="0" * 64)
-        engine = default / ENGINE.name / str(version) / ENGINE_DIR
-        write_release(repository, parse_spec(spec, SWAPPED), Artifacts(tokenizer, engine, provenance))
+        write_release(repository, parse_spec(json.dumps(spec), name), Artifacts(tokenizer, engine_dir, provenance))
     return repository
+
+
+def spec_file(name: str) -> Path:
+    """A spec of build_scripts/specs, or of tests/specs."""
+    path = ROOT / "build_scripts" / "specs" / f"{name}.yaml"
+    return path if path.exists() else ROOT / "tests" / "specs" / path.name
 
 
 def free_ports(count: int) -> list[int]:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from server_processes import Server
+from by_design import for_beams, refusal_of, skip_if_refused
+from server_processes import DEFAULT_SPEC, SWAPPED, Server
 from triton_calls import Reply, arrays_of, ask, assert_clean, chat, grpc_stub, infer, message_of, read
 
-from conch.contract import ENSEMBLE
+from conch.contract import ENSEMBLE, LORA_TASK_ID, RETURN_CONTEXT_LOGITS, RETURN_GENERATION_LOGITS, Control
 
 pytestmark = pytest.mark.e2e
 
@@ -34,11 +35,12 @@ IDS = {"return_token_ids": True, "return_num_output_tokens": True}
 @pytest.fixture(scope="module")
 def tell(make_server: Callable[[str], Server]) -> Callable[..., Reply]:
     """Ask ``ensemble``, in the deterministic mode; a text_input is there unless messages are."""
-    exact = make_server("smollm2-135m-deterministic")
 
     def tell(**fields: Any) -> Reply:
+        exact = make_server(for_beams("smollm2-135m-deterministic", fields.get("beam_width", 1)))
         reply = ask(exact, ENSEMBLE.name, {**({} if "messages" in fields else {"text_input": STORY}), **fields})
         assert reply.status == "OK"
+        skip_if_refused(fields, reply)
         return reply
 
     return tell
@@ -222,10 +224,7 @@ def test_guided_decoding_guide_and_guided_decoding_guide_type(tell: Callable[...
 
 
 def test_lora_task_id(tell: Callable[..., Reply]) -> None:
-    refused(
-        tell(lora_task_id=np.array([[3]], np.uint64)),
-        "UNSUPPORTED: lora_task_id is not supported by the runtime openvino: it loads no adapters",
-    )
+    refused(tell(lora_task_id=np.array([[3]], np.uint64)), refusal_of(LORA_TASK_ID))
 
 
 def test_stream(tell: Callable[..., Reply]) -> None:
@@ -358,11 +357,10 @@ def test_return_perf_metrics(tell: Callable[..., Reply]) -> None:
         assert not any(set(names) & set(response) for response in reply.responses[:-1])
 
 
-@pytest.mark.parametrize("name", ["return_context_logits", "return_generation_logits"])
-def test_return_context_logits_and_return_generation_logits(tell: Callable[..., Reply], name: str) -> None:
-    refusal = f"UNSUPPORTED: {name} is not supported by the runtime openvino: it gives no logits out"
-    assert refusal in tell(**{name: True}).error
-    assert not tell(max_tokens=2, **{name: False}).error
+@pytest.mark.parametrize("control", [RETURN_CONTEXT_LOGITS, RETURN_GENERATION_LOGITS], ids=lambda control: control.name)
+def test_return_context_logits_and_return_generation_logits(tell: Callable[..., Reply], control: Control) -> None:
+    refused(tell(**{control.name: True}), refusal_of(control))
+    assert not tell(max_tokens=2, **{control.name: False}).error
 
 
 
@@ -371,11 +369,11 @@ def test_exclude_input_in_output(tell: Callable[..., Reply]) -> None:
     assert "UNSUPPORTED: exclude_input_in_output must be true" in tell(exclude_input_in_output=False).error
 
 
-def test_the_engine_takes_them_under_its_own_names(server: Server) -> None:
+def test_the_engine_takes_them_under_its_own_names(make_server: Callable[[str], Server]) -> None:
     """What the TensorRT-LLM backend calls its inputs."""
     engine = {"input_ids": np.array([[504, 3575, 282]], np.int32), "input_lengths": 3, "request_output_len": 6}
     controls = {"end_id": -1, "beam_width": 2, "len_penalty": 0.5, "return_log_probs": True}
-    reply = ask(server, "llama_engine", {**engine, **controls})
+    reply = ask(make_server(for_beams(DEFAULT_SPEC.removesuffix(SWAPPED))), "llama_engine", {**engine, **controls})
     (response,) = reply.responses
     assert response["output_ids"].shape == response["output_log_probs"].shape == (1, 2, 6)
     assert response["cum_log_probs"].shape == response["sequence_length"].shape == (1, 2)

@@ -9,10 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from by_design import need
 from json_schemas import SCHEMAS
 from triton_calls import GREEDY, TIMEOUT_S, Reply, arrays_of, assert_clean, chat, infer, message_of, read
 
-from conch.contract import ENSEMBLE
+from conch.contract import BAD_WORDS, ENSEMBLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -151,6 +152,7 @@ WORDS = [" the", "and", "was a", "She ", ", ", "ing", "\n", "’", "é"]
 
 
 def test_bad_words_never_come_and_would_have_come(stub: Any) -> None:
+    need(stub, BAD_WORDS, ["x"])
     free = at_random(stub, 30)
     assert len({word for word in WORDS for text in free if word in text}) >= 4
     assert sum(any(word in text for word in WORDS) for text in free) > 25
@@ -161,6 +163,7 @@ def test_bad_words_never_come_and_would_have_come(stub: Any) -> None:
 
 def test_bad_words_without_an_end(stub: Any) -> None:
     """end_id -1: the answer goes on past the model's end, and the words stay away there, too."""
+    need(stub, BAD_WORDS, ["x"])
     fields = {"messages": chat("What is the capital of France?"), "max_tokens": 120, "end_id": -1, **GREEDY}
     free = infer(stub, ENSEMBLE.name, {**fields, "return_num_output_tokens": True})
     assert "Paris" in free.text
@@ -171,6 +174,7 @@ def test_bad_words_without_an_end(stub: Any) -> None:
 
 
 def test_words_that_no_answer_has_change_nothing_but_end_as_well(stub: Any) -> None:
+    need(stub, BAD_WORDS, ["x"])
     fields = {"messages": chat("What is the capital of France?"), "max_tokens": 60, **GREEDY}
     free = infer(stub, ENSEMBLE.name, fields)
     reply = infer(stub, ENSEMBLE.name, {**fields, "bad_words": ["zebra", "\0", "]["]})
@@ -178,5 +182,6 @@ def test_words_that_no_answer_has_change_nothing_but_end_as_well(stub: Any) -> N
 
 
 def test_too_many_bad_characters_are_refused(stub: Any) -> None:
+    need(stub, BAD_WORDS, ["x"])
     words = [f"{chr(97 + n)}" * 200 for n in range(4)]
     assert f"{INVALID}bad_words must have fewer than 512 characters in all" in ask(stub, bad_words=words).error

@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 from conch.engines.base import GenerationRequest
 from conch.engines.factory import create_engine
-from conch.sampling import SamplingParams
+from conch.sampling import Guide, SamplingParams
 from conch.spec import parse_spec
 
 
@@ -40,13 +40,15 @@ class TritonPythonModel:
             parameters[name]  # the real one does not load without them
         if parameters["gpt_model_type"] not in ("inflight_fused_batching", "inflight_batching"):
             raise pb_utils.TritonModelException("Invalid gpt_model_type")
-        engine = {"max_batch_size": config["max_batch_size"], "kv_cache_gib": 1}
+        engine_dir = Path(parameters["gpt_model_path"])
+        engine = json.loads((engine_dir / "swapped.json").read_text())
+        engine["max_batch_size"] = config["max_batch_size"]
         engine["enable_kv_cache_reuse"] = parameters["enable_kv_cache_reuse"] == "true"
         spec = parse_spec(json.dumps({"name": "swapped", "source": {"uri": "x.gguf"}, "engine": engine}), "swapped")
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._streams = {}
-        self._engine = create_engine(spec, Path(parameters["gpt_model_path"]), self)
+        self._engine = create_engine(spec, engine_dir, self)
 
     def execute(self, requests):
         for request in requests:
@@ -143,6 +145,8 @@ def sampling_params(values):
     end_id, beams = one("end_id", -1), one("beam_width", 1)
     # The second half of a word list holds the ends; those of one token are the model's other end tokens.
     words = values.get("stop_words_list", [])
+    kind, text = (one(f"guided_decoding_guide{end}", b"").decode() for end in ("_type", ""))
+    guide = Guide(kind, text) if kind else None
     return SamplingParams(
         max_tokens=one("request_output_len", 1), min_tokens=one("min_tokens", 0),
         temperature=0.0 if greedy else one("temperature", 1.0), top_k=0 if greedy else top_k,
@@ -152,7 +156,7 @@ def sampling_params(values):
         end_ids=(*([end_id] if end_id >= 0 else []), *words[: len(words) // 2]), pad_id=one("pad_id", 0), stop_words=(),
         stream=one("streaming", False), return_num_input_tokens=False, return_num_output_tokens=False,
         beam_width=beams, num_sequences=one("num_return_sequences", beams), length_penalty=one("len_penalty", 1.0),
-        return_log_probs=one("return_log_probs", False),
+        return_log_probs=one("return_log_probs", False), guide=guide,
     )  # fmt: skip
 
 
