@@ -23,7 +23,7 @@ from conch_load.server_side.names import (
     Engine,
     Series,
 )
-from conch_load.server_side.samples import Growth, Look, Recording, growth, read, window
+from conch_load.server_side.samples import Growth, Look, Recording, Reset, growth, read, window
 
 _FOREVER_NS = 1 << 62
 QUANTILES = (0.5, 0.95, 0.99)
@@ -66,13 +66,20 @@ def of_recording(recording: Recording, begin_ns: int | None = None, end_ns: int 
         "times": _histograms(recording, metrics, engine, missing),
         "models": _models(recording, statistics, metrics, missing),
         "timeline": _timeline(recording, looks, engine),
-        "resets": [
-            {"series": one.series, "at_s": one.at_ns / 1e9, "before": one.before, "after": one.after}
-            for half in (metrics, statistics) if half
-            for one in half.resets
-        ],
+        "resets": _resets(recording, [one for half in (metrics, statistics) if half for one in half.resets]),
         "missing": missing,
     }  # fmt: skip
+    return told
+
+
+def _resets(recording: Recording, found: list[Reset]) -> list[dict[str, Any]]:
+    """One entry for each sample in which counters fell: a server that starts again has hundreds of them."""
+    told = []
+    for at_ns in sorted({one.at_ns for one in found}):
+        fell = [one.series for one in found if one.at_ns == at_ns]
+        names = sorted({recording.sample(key).name for key in fell})
+        series = fell[0] if len(fell) == 1 else f"{len(fell)} counters, such as {fell[0]}"
+        told.append({"at_s": at_ns / 1e9, "series": series, "count": len(fell), "names": names})
     return told
 
 

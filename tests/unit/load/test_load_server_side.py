@@ -193,9 +193,11 @@ def test_a_counter_that_falls_began_anew_and_is_said(folder: Path, pages: Pages)
     told = summarize(folder)
     assert told is not None
     assert told["counters"]["output_tokens"] == 4 * (4 + 3)
-    names = [one["series"] for one in told["resets"]]
-    assert any(table.OUTPUT_TOKENS.name in name for name in names)
-    assert all(one["at_s"] == 2.0 for one in told["resets"])
+    (reset,) = told["resets"]
+    assert table.OUTPUT_TOKENS.name in reset["names"]
+    assert table.WAITING.name not in reset["names"]
+    assert reset["at_s"] == 2.0
+    assert reset["series"].startswith(f"{reset['count']} counters, such as ")
 
 
 def test_a_process_that_takes_over_counts_from_its_beginning(folder: Path, pages: Pages) -> None:
