@@ -52,6 +52,8 @@ def ask_alone(config: RunConfig, prepared: Prepared, front: Front, sample: Sampl
         what the ids say: ``ids_checked`` answers of which ``ids_wrong`` had another number of ids than tokens counted,
         or ids whose text is not the text that came.
     """
+    from conch_load.users.base import send_within  # which needs gevent; the rest of this module does not
+
     found: dict[str, Any] = {
         "asked": 0, "same": 0, "deterministic": prepared.deterministic, "differing": [], "errors": [],
         "ids_checked": 0, "ids_wrong": [],
@@ -62,7 +64,7 @@ def ask_alone(config: RunConfig, prepared: Prepared, front: Front, sample: Sampl
             break
         want_ids = config.front in TRITON_FRONTS
         exchange = Exchange(prepared.workload.ask(record.index), f"{run_id}-{record.index}-alone", want_ids)
-        front.send(exchange)
+        send_within(front, exchange, config.timeout_s)
         if exchange.error_code is not None:
             found["errors"].append(f"{exchange.error_code}: {exchange.error}")
             continue

@@ -22,7 +22,7 @@ from conch_load.honesty.probe import LATE_START_NS, Probe
 from conch_load.machine import give_precedence_back, take_precedence
 from conch_load.records import GeneratorSample, RequestRecord
 from conch_load.users import messages
-from conch_load.users.base import Front, FrontError, make_front
+from conch_load.users.base import Front, FrontError, make_front, send_within
 from conch_load.users.exchange import Exchange
 from conch_load.users.live import LiveBatch
 from conch_load.users.prepare import Prepared, prepare
@@ -48,6 +48,7 @@ class Agent:
         assert environment.runner is not None
         self._runner = environment.runner
         self._go, self._over = Event(), Event()
+        self._front: Front | None = None
         self._open = Group()
         self._greenlets = Group()
         self._reset()
@@ -62,9 +63,9 @@ class Agent:
         self._go.clear()
         self._over.clear()
         self._config: RunConfig | None = None
-        self._front: Front | None = None
+        self._front = None
         self._built: dict[int, Ask] = {}
-        self._active: dict[int, tuple[Exchange, int | None]] = {}
+        self._active: dict[int, tuple[Exchange, int | None, gevent.Greenlet]] = {}
         self._lines: list[str] = []
         self._samples: list[GeneratorSample] = []
         self._live = LiveBatch()
@@ -75,6 +76,8 @@ class Agent:
 
     def _on_plan(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._greenlets.kill(block=False)
+        if self._front is not None:
+            self._front.close()
         self._reset()
         self._greenlets.spawn(self._prepare, msg.data)
 
@@ -132,7 +135,6 @@ class Agent:
         self._go.clear()
         self._over.set()
         self._abandon()
-        self._open.kill(block=False)
         self._flush()
 
     # --- the run ------------------------------------------------------------------------------------------------
@@ -149,7 +151,6 @@ class Agent:
         while self._active and self._now() < give_up:
             gevent.sleep(0.02)
         self._abandon()
-        self._open.kill(block=False)
         self._flush()
         give_precedence_back()
         self._runner.send_message(messages.DONE, {"worker": self._worker, "scheduling": self._scheduling})
@@ -188,12 +189,12 @@ class Agent:
 
     def _send(self, index: int, due_ns: int | None) -> None:
         assert self._front is not None
+        assert self._config is not None
         ask = self._built.pop(index, None) or self._prepared.workload.ask(index)
-        wants_ids = self._config is not None and asks_ids(self._config.front, index)
-        exchange = Exchange(ask, f"{self._run_id}-{index}", wants_ids)
-        self._active[id(exchange)] = (exchange, due_ns)
+        exchange = Exchange(ask, f"{self._run_id}-{index}", asks_ids(self._config.front, index))
+        self._active[id(exchange)] = (exchange, due_ns, gevent.getcurrent())
         try:
-            self._front.send(exchange)
+            send_within(self._front, exchange, self._config.timeout_s)
         except gevent.GreenletExit:
             exchange.final_ns = None
             raise
@@ -202,12 +203,14 @@ class Agent:
                 self._keep(exchange, due_ns)
 
     def _abandon(self) -> None:
-        """What is under way now will be recorded as not ended."""
-        for exchange, due_ns in list(self._active.values()):
+        """What is under way now is recorded as not ended, and given up."""
+        active, self._active = self._active, {}
+        for exchange, due_ns, greenlet in active.values():
             if exchange.sent_ns:
                 exchange.final_ns = None
                 self._keep(exchange, due_ns)
-        self._active.clear()
+            if greenlet is not gevent.getcurrent():
+                greenlet.kill(block=False)
 
     # --- what is kept -------------------------------------------------------------------------------------------
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import gevent
+
 from conch_load.config import RunConfig
-from conch_load.users.exchange import Exchange
+from conch_load.users.exchange import TIMEOUT, Exchange
 
 
 class Front(Protocol):
@@ -27,6 +29,20 @@ class Front(Protocol):
 
 class FrontError(Exception):
     """The server cannot be asked at all: not there, or without the model."""
+
+
+def send_within(front: Front, exchange: Exchange, timeout_s: float) -> None:
+    """Ask, and give up after ``timeout_s``: that is then how the exchange ended."""
+    timeout = gevent.Timeout.start_new(timeout_s)
+    try:
+        front.send(exchange)
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        exchange.end()
+        exchange.fail(TIMEOUT, f"no full answer within {timeout_s:g} s")
+    finally:
+        timeout.close()
 
 
 def make_front(config: RunConfig) -> Front:

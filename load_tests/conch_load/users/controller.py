@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import gevent
 from locust.env import Environment
-from locust.runners import MasterRunner
+from locust.runners import STATE_RUNNING, MasterRunner
 
 from conch_load.config import ConfigError, RunConfig
 from conch_load.machine import host_facts, versions
@@ -141,8 +141,13 @@ class Controller:
         """End Locust's test; what follows is in test_stop."""
         if self._headless:
             self._runner.quit()
-        else:
-            self._runner.stop()
+            return
+        # A master that is stopped while it still counts its users takes itself for running afterwards.
+        for _ in range(60):
+            if self._runner.state == STATE_RUNNING:
+                break
+            gevent.sleep(0.05)
+        self._runner.stop()
 
     def _on_test_stop(self, **_: Any) -> None:
         if self._stopped or self.folder is None:
@@ -153,7 +158,10 @@ class Controller:
             self._info = dataclasses.replace(
                 self._info, invalid=("the run was stopped before its end",) if self._waiting else ()
             )
-        gevent.spawn(self._finish) if isinstance(self._runner, MasterRunner) and not self._headless else self._finish()
+        if isinstance(self._runner, MasterRunner) and not self._headless:
+            gevent.spawn(self._finish)
+        else:
+            self._finish()
 
     def _finish(self) -> None:
         if isinstance(self._runner, MasterRunner) and self._waiting:

@@ -57,10 +57,8 @@ class TritonGrpc:
             raise FrontError(f"model {model} at {self._address} is not ready; is that its name?")
 
     def send(self, exchange: Exchange) -> None:
-        timeout = gevent.Timeout(self._config.timeout_s)
         request = request_of(exchange, self._config, stream=True)
         message: bytes = message_of(request).SerializeToString()
-        timeout.start()
         exchange.sent_ns = time.monotonic_ns()
         call = None
         try:
@@ -71,10 +69,6 @@ class TritonGrpc:
             exchange.end()
             if exchange.finish_reason is None:
                 exchange.fail(CUT, "the stream ended without a finish_reason")
-        except gevent.Timeout as expired:
-            if expired is not timeout:
-                raise
-            self._fail(exchange, TIMEOUT, f"no full answer within {self._config.timeout_s:g} s")
         except ConchClientError as error:
             self._fail(exchange, error.code, str(error))
         except CallBrokenError as error:
@@ -83,7 +77,6 @@ class TritonGrpc:
             known = error_of(_NAMES.get(error.code, "UNKNOWN"), error.details)
             self._fail(exchange, TIMEOUT if error.code == _DEADLINE_EXCEEDED else known.code, str(known))
         finally:
-            timeout.close()
             if call is not None:
                 call.cancel()
 

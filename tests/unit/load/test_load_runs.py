@@ -138,10 +138,14 @@ def test_a_server_that_is_too_slow_leaves_unfinished_requests_and_loses_none(tok
     assert info.checks["requests"]["errors"]["unfinished"] == sum(not r.warm_up for r in unfinished)
 
 
-def test_a_request_that_takes_too_long_is_a_timeout(tokenizer: Path, tmp_path: Path) -> None:
-    with running_stub(Behaviour(ttft_ms=60_000)) as slow:
-        info, records = made(config(slow, tokenizer, timeout_s=0.3, check_answers=0), tmp_path)
+@pytest.mark.parametrize("front", ["triton-grpc", "triton-http-stream"])
+def test_a_request_that_takes_too_long_is_a_timeout_though_tokens_come(
+    tokenizer: Path, tmp_path: Path, front: str
+) -> None:
+    with running_stub(Behaviour(ttft_ms=20, itl_ms=150)) as slow:
+        info, records = made(config(slow, tokenizer, front, timeout_s=0.5, check_answers=0), tmp_path)
     assert {r.error_code for r in records} == {"timeout"}
+    assert {len(r.chunk_ns) > 1 for r in records} == {True}
     assert info.invalid == ("no request of the measured part succeeded",)
 
 
