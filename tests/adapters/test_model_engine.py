@@ -39,6 +39,7 @@ class Backend:
     Attributes:
         requests: inputs of each request that was no stop, in their order.
         held: set to let streams go on; clear, and they wait after their first token.
+        fails_after: tokens of a stream before the backend fails; -1: it does not.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class Backend:
         self.held.set()
         self.error = ""
         self.says_end = True
+        self.fails_after = -1
         self._stopped: set[str] = set()
         self._running: set[str] = set()
 
@@ -90,6 +92,9 @@ class Backend:
             yield from self._whole(ids, values)
             return
         for index, token in enumerate(ids):
+            if index == self.fails_after:
+                yield Response(error=pb_utils.TritonError("device lost", pb_utils.TritonError.INTERNAL))
+                return
             yield self._tokens([[token]], [[-0.5]] if values["return_log_probs"] else None)
             time.sleep(0.003)  # or the tokens would leave together
             if index == 0:
@@ -285,6 +290,17 @@ def test_an_error_of_the_backend_is_the_request_s_alone(make: Make, error: str, 
     assert answer.code == code
     assert error in answer.message
     backend.error = ""
+    assert text(stages.ask(text_input="abc", max_tokens=4)) == "abca"
+
+
+def test_a_backend_that_fails_in_the_middle_ends_the_stream(make: Make) -> None:
+    stages, backend = make()
+    backend.fails_after = 2
+    *pieces, last = stages.ask(text_input="abc", max_tokens=6, stream=True)
+    assert text(pieces) == "ab"
+    assert isinstance(last, Refused)
+    assert (last.code, "device lost" in last.message) == ("INTERNAL", True)
+    backend.fails_after = -1
     assert text(stages.ask(text_input="abc", max_tokens=4)) == "abca"
 
 

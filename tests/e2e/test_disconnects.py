@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_design import RUNTIME
 from server_processes import Server, running_server, wait_until
 from triton_calls import TIMEOUT_S, arrays_of, ask, assert_clean, generate, grpc_stub, message_of, read
 
 from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES
 from conch.metric_table import KV_USAGE, RUNNING, WAITING
 from conch.server import probe, procfs
+from conch.spec import Runtime
 
 pytestmark = pytest.mark.e2e
 
@@ -189,6 +191,8 @@ def own(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 def test_an_engine_that_dies_ends_its_streams_and_comes_back(own: Server) -> None:
     """Every stream ends with UNAVAILABLE, none hangs, and the model answers again without a person."""
+    if RUNTIME is Runtime.TENSORRTLLM:
+        pytest.xfail("streams of which something was sent hang: docs/tensorrt_llm.md, under What a request gets")
     streams = 16
     worker = worker_of(own)
     with grpc_stub(own) as stub, ThreadPoolExecutor(streams + 1) as pool:
