@@ -95,14 +95,19 @@ def measure(
     })  # fmt: skip
     here = folder / config.name
     info = run(config, here)
-    return row_of(info, [r for r in read_requests(here) if not r.warm_up], stub.stamps(), users, seconds)
+    return row_of(info, list(read_requests(here)), stub.stamps(), users, seconds)
 
 
 def row_of(
     info: RunInfo, records: Sequence[RequestRecord], stamps: dict[str, Any], users: int, seconds: float
 ) -> Row:
-    """The figures of a run. Only requests that succeeded, whose stamps the stub has."""
-    done = [r for r in records if r.error_code is None and r.final_ns is not None and r.request_id in stamps]
+    """The figures of a run: latencies of the measured requests that succeeded, pieces by when they came."""
+    good = [r for r in records if r.error_code is None and r.final_ns is not None and r.request_id in stamps]
+    done = [r for r in good if not r.warm_up]
+    begin = info.warm_up_s * 1e9
+    end = begin + seconds * 1e9
+    pieces = sum(begin <= at < end for r in records for at in r.chunk_ns)
+    streams = sum(begin <= (r.final_ns or 0) < end for r in good)
     ttft = [(r.chunk_ns[0] - r.sent_ns) / 1e6 for r in done]
     tpot = [(r.chunk_ns[-1] - r.chunk_ns[0]) / 1e6 / (len(r.chunk_ns) - 1) for r in done if len(r.chunk_ns) > 1]
     truth = [(s["sent_ns"][0] - s["arrived_ns"]) / 1e6 for s in (stamps[r.request_id] for r in done)]
@@ -110,8 +115,8 @@ def row_of(
     generator = info.checks["generator"]
     return Row(
         front=info.front, users=users, workers=info.workers, requests=len(done), ttft=_both(ttft), tpot=_both(tpot),
-        ttft_error=_both(error), chunks_per_s=sum(len(r.chunk_ns) for r in done) / seconds,
-        streams_per_s=len(done) / seconds, loop_lag_p99_ms=generator.get("loop_lag_ms_p99", 0.0),
+        ttft_error=_both(error), chunks_per_s=pieces / seconds,
+        streams_per_s=streams / seconds, loop_lag_p99_ms=generator.get("loop_lag_ms_p99", 0.0),
         cpu_share=generator.get("cpu_share_p50", 0.0), invalid=info.invalid,
     )  # fmt: skip
 
