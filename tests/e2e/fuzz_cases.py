@@ -14,7 +14,7 @@ from tritonclient.grpc import service_pb2
 from conch.contract import CONTROLS, DETOKENIZER, ENGINE, ENSEMBLE, MODEL_NAMES, PIPELINE, TOKENIZER, UNARY
 
 STREAM_INFER, UNARY_INFER = "ModelStreamInfer", "ModelInfer"
-# Two things are not among the mutations, because tritonserver 2.51 dies of them, whatever the model (docs/operations.md):
+# Two things are not among the mutations, since tritonserver 2.51 dies of them, whatever the model (docs/operations.md):
 # the header triton_grpc_error, and a tensor of numbers in the JSON of HTTP infer whose shape has more elements than
 # there is memory for. Over gRPC and behind the JSON (binary_data_size) such shapes are refused, and are among them.
 _MOST_ELEMENTS_IN_JSON = 1 << 20
