@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conch_load.config import ConfigError
 from conch_load.flags import add_flags, config_of
-from conch_load.records import BadRecordError, RunInfo
+from conch_load.records import REPORT_MARKDOWN_FILE, BadRecordError, RunInfo
 from conch_load.run import REFUSED, RunError, run
 from conch_load.workloads import WorkloadError
 
@@ -76,6 +76,7 @@ def _report(info: RunInfo, folder: Path) -> int:
 
     summarize(folder)
     write(folder)
+    print((folder / REPORT_MARKDOWN_FILE).read_text(encoding="utf-8"))
     requests = info.checks.get("requests", {})
     print(f"{requests.get('succeeded', 0)} of {requests.get('measured', 0)} measured requests succeeded; "
           f"files in {folder}")  # fmt: skip

@@ -7,6 +7,7 @@ deterministic mode. Then a difference is a fault; else the rate is reported.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from conch_load.config import TRITON_FRONTS, RunConfig
@@ -78,6 +79,29 @@ def ask_alone(config: RunConfig, prepared: Prepared, front: Front, sample: Sampl
             if not _ids_fit(exchange, prepared, text):
                 found["ids_wrong"].append(record.index)
     return found
+
+
+def check_answers(found: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
+    """Figures, and the reasons why the run is invalid: differences in deterministic mode; ids that do not fit.
+
+    Args:
+        found: of :func:`ask_alone`; None: nothing was asked.
+    """
+    if not found:
+        return {"asked": 0}, []
+    figures = {**found, "same_share": found["same"] / found["asked"] if found.get("asked") else None}
+    reasons = []
+    if found.get("deterministic") and found.get("differing"):
+        reasons.append(
+            f"{len(found['differing'])} of {found['asked']} greedy answers under load differ from those alone, "
+            "from a server in deterministic mode"
+        )
+    if found.get("ids_wrong"):
+        reasons.append(
+            f"{len(found['ids_wrong'])} of {found['ids_checked']} answers asked for alone have token ids that do not "
+            "fit their count or their text"
+        )
+    return figures, reasons
 
 
 def _ids_fit(exchange: Exchange, prepared: Prepared, text: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conch_load.config import RunConfig
+from conch_load.honesty.alone import check_answers
 from conch_load.honesty.counts import check_counts
 from conch_load.honesty.limits import check_generator, check_requests
 from conch_load.records import (
@@ -48,7 +49,7 @@ def finish(folder: Path) -> RunInfo:
         "generator": check_generator(config, list(read_generator(folder)), records),
         "requests": check_requests(config, records, due),
         "counts": check_counts(config, records, exact_prompts=prepared.tokens.knows_template),
-        "answers": _answers(config, checks.get("answers")),
+        "answers": check_answers(checks.get("answers")),
     }.items():
         checks[name] = figures
         reasons += [reason for reason in found if reason not in reasons]
@@ -62,23 +63,3 @@ def _counted(record: RequestRecord, count: Any) -> RequestRecord:
     if record.text is None or record.local_output_tokens is not None:
         return record
     return dataclasses.replace(record, local_output_tokens=count(record.text))
-
-
-def _answers(config: RunConfig, found: Any) -> tuple[dict[str, Any], list[str]]:
-    if not config.check_answers:
-        return {"asked": 0}, []
-    if not found:
-        return {"asked": 0}, []
-    figures = {**found, "same_share": found["same"] / found["asked"] if found.get("asked") else None}
-    reasons = []
-    if found.get("deterministic") and found.get("differing"):
-        reasons.append(
-            f"{len(found['differing'])} of {found['asked']} greedy answers under load differ from those alone, "
-            "from a server in deterministic mode"
-        )
-    if found.get("ids_wrong"):
-        reasons.append(
-            f"{len(found['ids_wrong'])} of {found['ids_checked']} answers asked for alone have token ids that do not "
-            "fit their count or their text"
-        )
-    return figures, reasons

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conch_load.config import RunConfig, checked
-from conch_load.honesty.alone import Sample
+from conch_load.honesty.alone import Sample, check_answers
 from conch_load.honesty.counts import IDS_EVERY, check_counts
 from conch_load.honesty.limits import check_generator, check_requests
 from conch_load.records import GeneratorSample, RequestRecord
@@ -135,3 +135,14 @@ def test_the_live_page_has_a_point_for_each_second_of_a_window_of_ten() -> None:
     assert points[9]["output_tokens_per_s"] == pytest.approx(0.4)
     assert points[10]["ttft_ms"] is None
     assert (live.requests, live.errors["cut"]) == (2, 1)
+
+
+def test_other_answers_under_load_are_a_fault_in_deterministic_mode_and_a_rate_otherwise() -> None:
+    found = {"asked": 8, "same": 6, "deterministic": False, "differing": [3, 5], "ids_checked": 8, "ids_wrong": []}
+    figures, reasons = check_answers(found)
+    assert (figures["same_share"], reasons) == (0.75, [])
+    (reason,) = check_answers({**found, "deterministic": True})[1]
+    assert reason.startswith("2 of 8 greedy answers under load differ")
+    (reason,) = check_answers({**found, "ids_wrong": [4]})[1]
+    assert reason.startswith("1 of 8 answers asked for alone have token ids")
+    assert check_answers(None) == ({"asked": 0}, [])
