@@ -12,12 +12,14 @@ from typing import Any, Literal
 from conch_load.analysis import Summary, summarize
 from conch_load.config import RunConfig
 from conch_load.report import write
-from conch_load.run import RunError, run, with_arrivals
+from conch_load.run import RunError, run, server_sources, with_arrivals
 from conch_load.search.trial import SearchError, Trial, judge, requests_needed
+from conch_load.server_side.idle import wait_until_idle
 
 LADDER_FILE = "ladder.json"
 SCHEMA_VERSION = 1
 Kind = Literal["rate_per_s", "users"]
+IDLE_S = 60.0
 _OPEN = ("constant", "poisson", "gamma")
 Say = Callable[[str], None]
 
@@ -39,11 +41,16 @@ def with_users(config: RunConfig, users: int) -> RunConfig:
 
 
 def make_run(config: RunConfig, folder: Path) -> Summary:
-    """A run, its summary and its report.
+    """A run, its summary and its report, when the server has done with the one before.
+
+    A run at too high a rate leaves requests behind, which the server may go on with for a while.
 
     Raises:
         RunError, WorkloadError, BadRecordError: nothing was measured.
     """
+    left = wait_until_idle(server_sources(config).metrics_url, IDLE_S)
+    if left:
+        say(f"{folder.name}: {left:g} requests are still under way after {IDLE_S:g} s; its figures have them in")
     run(config, folder)
     summary = summarize(folder)
     write(folder)

@@ -15,6 +15,7 @@ from conch_load.records import SERVER_FILE, BadRecordError, RunInfo, write_run
 from conch_load.server_side import Sources, Watch, sources_of, summarize
 from conch_load.server_side.command import main
 from conch_load.server_side.histogram import Bound, Histogram
+from conch_load.server_side.idle import rows_under_way, wait_until_idle
 from conch_load.server_side.names import METRICS
 from conch_load.server_side.samples import growth, read, window
 from conch_load.server_side.scrape import ScrapeError, get, metrics, parse, series, statistics, topology
@@ -397,3 +398,21 @@ def test_the_command_on_a_folder(folder: Path, pages: Pages, capsys: pytest.Capt
     (folder / SERVER_FILE).write_text("x\n", encoding="utf-8")
     assert main([str(folder)]) == 1
     assert "not JSON" in capsys.readouterr().err
+
+
+def test_rows_under_way_are_those_that_wait_and_those_that_run(pages: Pages) -> None:
+    url = f"{pages.url}/metrics"
+    pages.set(1, **{table.WAITING.name: 3, table.RUNNING.name: 64})
+    assert rows_under_way(url) == 67
+    assert wait_until_idle(url, most_s=0.0) == 67
+    timer = threading.Timer(0.05, lambda: pages.set(1))
+    timer.start()
+    assert wait_until_idle(url, most_s=30) == 0
+    timer.join()
+
+
+def test_a_server_that_does_not_tell_is_not_waited_for(pages: Pages) -> None:
+    pages.of["/metrics"] = "nv_cpu_utilization 0.5\n"
+    assert wait_until_idle(f"{pages.url}/metrics", most_s=30) is None
+    assert wait_until_idle("http://127.0.0.1:9/metrics", most_s=30) is None
+    assert wait_until_idle(None, most_s=30) is None
