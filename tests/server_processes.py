@@ -42,6 +42,7 @@ SWAPPED_TOO = ("smollm2-135m-deterministic", "narrow")
 SWAPPED, BEAMS = "-swapped", "-beams"
 SWAPPED_BACKENDS = ROOT / "tests" / "swapped_backends"
 SWAPPED_SETTINGS = "swapped.json"  # in the folder of the engine
+SWAPPED_STEP_TIMEOUT_S = 10  # tests wait for it
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def build_swapped_repository(name: str) -> Path:
     if name.endswith(BEAMS):
         settings["build"] = {"max_beam_width": base.serving.max_sequences}
     engine = {"runtime": "tensorrtllm", "max_batch_size": base.engine.max_batch_size, "max_seq_len": 8192}
+    engine["step_timeout_s"] = SWAPPED_STEP_TIMEOUT_S
     spec = {
         "name": name, "source": {"uri": "hf://HuggingFaceTB/SmolLM2-135M-Instruct@main"},
         "engine": {**engine, "tensorrt_llm": settings}, "serving": base.serving.model_dump(mode="json"),

@@ -67,11 +67,12 @@ class Engine(Section):
         max_seq_len: most tokens of prompt and answer together; default: the model's context.
         num_threads: threads of the engine; 0 is one per core.
         step_timeout_s: longest time without a sign of life while there are requests, in seconds; then the engine's
-            process is killed and started anew. A step of max_num_tokens must fit.
+            process is killed and started anew. A step of max_num_tokens must fit. With tensorrtllm, whose process is
+            Triton's: longest pause of an answer; then the request fails.
         echo_ttft_ms, echo_itl_ms: what the echo engine plays.
         tensorrt_llm, vllm, llmapi: settings of the runtimes tensorrtllm, vllm and tensorrt_llm, and of no other
-            (conch.spec_trtllm, spec_vllm, spec_llmapi). Of the keys above these runtimes have the limits max_* and
-            enable_kv_cache_reuse; vllm and tensorrt_llm have step_timeout_s, too.
+            (conch.spec_trtllm, spec_vllm, spec_llmapi). Of the keys above these runtimes have the limits max_*,
+            enable_kv_cache_reuse and step_timeout_s.
     """
 
     runtime: Runtime = Runtime.OPENVINO
@@ -180,15 +181,17 @@ _SECTIONS = {
     Runtime.TENSORRTLLM.value: "tensorrt_llm", Runtime.VLLM.value: "vllm", Runtime.LLMAPI.value: "llmapi",
 }  # fmt: skip
 # Keys of Engine that runtimes with a section have beside it.
-_LIMITS = {"runtime", "enable_kv_cache_reuse", "max_batch_size", "max_num_tokens", "max_input_len", "max_seq_len"}
+_LIMITS = {
+    "runtime", "enable_kv_cache_reuse", "max_batch_size", "max_num_tokens", "max_input_len", "max_seq_len",
+    "step_timeout_s",
+}  # fmt: skip
 
 
 def _keys_of(runtime: str) -> set[str]:
     """Keys of Engine that a runtime has."""
     if runtime not in _SECTIONS:
         return set(Engine.model_fields) - set(_SECTIONS.values())
-    own_process = set() if runtime == Runtime.TENSORRTLLM.value else {"step_timeout_s"}
-    return _LIMITS | own_process | {_SECTIONS[runtime]}
+    return _LIMITS | {_SECTIONS[runtime]}
 
 
 def _in_our_words(data: dict[str, Any]) -> dict[str, Any]:

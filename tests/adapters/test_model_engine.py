@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import triton_python_backend_utils as pb_utils
+from server_processes import wait_until
 from small_tokenizers import write_tokenizer
 from triton_side import TIMEOUT_S, Refused, Stages
 
 from conch.repository.artifacts import Artifacts, Provenance
 from conch.repository.layout import write_release
 from conch.spec import parse_spec
+from conch.triton import model_engine
 from conch.trtllm.tensors import BACKEND_MODEL
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference/tensorrt_llm_1_2.json").read_text(encoding="utf-8"))
@@ -40,6 +42,9 @@ class Backend:
         requests: inputs of each request that was no stop, in their order.
         held: set to let streams go on; clear, and they wait after their first token.
         fails_after: tokens of a stream before the backend fails; -1: it does not.
+        silent_after: tokens of a stream before nothing comes any more; -1: it goes on.
+        answers_stops: whether a stop is answered.
+        released: set to let everybody go whom silence holds.
     """
 
     def __init__(self) -> None:
@@ -48,7 +53,10 @@ class Backend:
         self.held.set()
         self.error = ""
         self.says_end = True
-        self.fails_after = -1
+        self.fails_after = self.silent_after = -1
+        self.released = threading.Event()
+        self.cancelled: list[threading.Event] = []  # of each request in requests
+        self.stops, self.answers_stops = 0, True
         self._stopped: set[str] = set()
         self._running: set[str] = set()
 
@@ -57,10 +65,14 @@ class Backend:
         assert {"output_ids", "sequence_length"} <= request.requested_output_names(), "the backend would fail"
         if values.get("stop"):
             assert request.request_id(), "the backend refuses a stop without an id"
+            self.stops += 1
+            if not self.answers_stops:
+                return self._nothing()
             self._stopped.add(request.request_id())
             self.held.set()
             return iter([Response([])])
         self.requests.append(values)
+        self.cancelled.append(request.cancelled)
         return self._answer(request.request_id(), values)
 
     @staticmethod
@@ -95,6 +107,9 @@ class Backend:
             if index == self.fails_after:
                 yield Response(error=pb_utils.TritonError("device lost", pb_utils.TritonError.INTERNAL))
                 return
+            if index == self.silent_after:
+                yield from self._nothing()
+                return
             yield self._tokens([[token]], [[-0.5]] if values["return_log_probs"] else None)
             time.sleep(0.003)  # or the tokens would leave together
             if index == 0:
@@ -104,6 +119,10 @@ class Backend:
         else:
             if stop is not None and not self.says_end:
                 yield self._tokens([[]], None)
+
+    def _nothing(self) -> Iterator[Response]:
+        assert self.released.wait(TIMEOUT_S)
+        yield Response([])
 
     def _whole(self, ids: list[int], values: dict[str, Any]) -> Iterator[Response]:
         beams, count = int(values["beam_width"]), int(values.get("num_return_sequences", 1))
@@ -132,7 +151,8 @@ def write_trtllm_release(repository: Path, **section: Any) -> Path:
     (scratch / "engine").mkdir(parents=True)
     write_tokenizer(scratch / "tokenizer", "single_bytes")
     settings = {"architecture": "LlamaForCausalLM", **section}
-    engine = {"runtime": "tensorrtllm", "max_seq_len": 64, "max_batch_size": 4, "tensorrt_llm": settings}
+    engine = {"runtime": "tensorrtllm", "max_seq_len": 64, "max_batch_size": 4, "step_timeout_s": 1}
+    engine |= {"tensorrt_llm": settings}
     spec = parse_spec(json.dumps({"name": "small", "source": {"uri": "model"}, "engine": engine}), "small")
     artifacts = Artifacts(scratch / "tokenizer", scratch / "engine", Provenance("model", "0", "0" * 64))
     write_release(repository, spec, artifacts)
@@ -154,6 +174,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     yield _make
     backend.held.set()
+    backend.released.set()
     for stages in made:
         stages.close()
     pb_utils.served.clear()
@@ -335,3 +356,81 @@ def test_a_close_ends_what_is_under_way(make: Make) -> None:
     answers = stages.collect(sender)
     assert isinstance(answers[-1], Refused)
     assert answers[-1].code == "UNAVAILABLE"
+
+
+def begin(stages: Stages) -> pb_utils.ResponseSender:
+    """A stream of nine tokens."""
+    (tokenized,) = stages.tokenize({"text_input": "abc", "max_tokens": 9, "stream": True})
+    return stages.submit(tokenized)
+
+
+def refusal(stages: Stages, sender: pb_utils.ResponseSender) -> tuple[str, str]:
+    """Code and text of the error that ends a request."""
+    last = stages.collect(sender)[-1]
+    assert isinstance(last, Refused)
+    return last.code, last.message
+
+
+@pytest.mark.parametrize(
+    ("silent_after", "answers_stops"), [(0, False), (2, True)], ids=["before the first token", "in the middle"]
+)
+def test_a_backend_that_goes_silent_fails_its_requests(make: Make, silent_after: int, answers_stops: bool) -> None:
+    stages, backend = make()
+    backend.silent_after, backend.answers_stops = silent_after, answers_stops
+    for sender in [begin(stages) for _ in range(4)]:  # as many as there are places
+        assert refusal(stages, sender) == ("UNAVAILABLE", "the engine has sent nothing for 1 s")
+    backend.silent_after = -1
+    assert text(stages.ask(text_input="abc", max_tokens=4)) == "abca"
+
+
+def test_a_stream_that_hears_nothing_fails_while_others_go_on(make: Make) -> None:
+    stages, backend = make()
+    backend.held.clear()
+    held = begin(stages)
+    until = time.monotonic() + TIMEOUT_S
+    while not held.done.is_set():
+        assert time.monotonic() < until
+        stages.ask(text_input="abc", max_tokens=1)
+    assert refusal(stages, held)[0] == "UNAVAILABLE"
+
+
+def test_whole_answers_may_take_the_time_of_all_their_steps(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages, backend = make(build={"max_beam_width": 2})
+    answer = backend._whole
+
+    def late(*args: Any) -> Iterator[Response]:
+        time.sleep(1.3)
+        return answer(*args)
+
+    monkeypatch.setattr(backend, "_whole", late)
+    ((_, outputs),) = stages.ask(text_input="abc", max_tokens=4, beam_width=2, num_return_sequences=2)
+    assert outputs["sequence_length"].tolist() == [[4, 4]]
+
+
+def test_what_does_not_end_is_stopped_for_a_while(make: Make) -> None:
+    stages, backend = make()
+    backend.silent_after = 1
+    sender = begin(stages)
+    wait_until(lambda: bool(sender.responses), TIMEOUT_S)
+    sender.cancelled.set()
+    stages.collect(sender)
+    wait_until(lambda: backend.stops > 5, TIMEOUT_S)
+    wait_until(lambda: not stages.engine._engine.engine._live, TIMEOUT_S)  # type: ignore[attr-defined]
+    stops = backend.stops
+    time.sleep(0.3)
+    assert backend.stops == stops <= 10
+
+
+@pytest.mark.parametrize("can_cancel", [False, True])
+def test_a_silent_backend_does_not_hold_up_a_close(
+    make: Make, monkeypatch: pytest.MonkeyPatch, can_cancel: bool
+) -> None:
+    monkeypatch.setattr(pb_utils, "bls_can_cancel", can_cancel)
+    monkeypatch.setattr(model_engine, "_CLOSE_S", 0.1)
+    stages, backend = make()
+    backend.silent_after = 1
+    sender = begin(stages)
+    wait_until(lambda: bool(sender.responses), TIMEOUT_S)
+    stages.close()
+    assert refusal(stages, sender) == ("UNAVAILABLE", "the engine is shutting down")
+    assert backend.cancelled[0].is_set() == can_cancel

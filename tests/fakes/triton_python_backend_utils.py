@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,7 @@ observed: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
 metrics_on = True
 # Models that a stage can ask: (name, version) -> what answers a request: one response, or a list of a decoupled model.
 served: dict[tuple[str, int], Callable[[InferenceRequest], Any]] = {}
+bls_can_cancel = False  # whether what such a model answers has a method cancel
 _DTYPES = (np.bool_, np.int32, np.int64, np.uint32, np.uint64, np.float32, np.object_)
 
 
@@ -164,6 +165,7 @@ class InferenceRequest:
     ) -> None:
         self._model = (model_name, model_version)
         self._inputs, self._request_id, self._sender = list(inputs), request_id, sender
+        self.cancelled = threading.Event()  # by who asked with it
         self._parameters = json.dumps(parameters) if parameters else ""
         self._requested = set(requested_output_names)
 
@@ -192,10 +194,25 @@ class InferenceRequest:
         answer = served[self._model](self)
         if isinstance(answer, InferenceResponse) == decoupled:
             raise TritonModelException("decoupled of exec must be that of the model")
-        return map(_without_code, answer) if decoupled else _without_code(answer)
+        if not decoupled:
+            return _without_code(answer)
+        return CancellableResponses(self, answer) if bls_can_cancel else map(_without_code, answer)
 
     def is_cancelled(self) -> bool:
         return self._sender is not None and self._sender.is_cancelled()
+
+
+class CancellableResponses:
+    """Responses to ``exec(decoupled=True)`` of Triton 2.57 and later."""
+
+    def __init__(self, request: InferenceRequest, answer: Iterable[InferenceResponse]) -> None:
+        self._request, self._answer = request, map(_without_code, answer)
+
+    def __iter__(self) -> Iterator[InferenceResponse]:
+        return self._answer
+
+    def cancel(self) -> None:
+        self._request.cancelled.set()
 
 
 def _without_code(response: InferenceResponse) -> InferenceResponse:

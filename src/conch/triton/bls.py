@@ -10,7 +10,7 @@ Seen with 127 streams ended at a time beside two busy processes: the stub died w
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import triton_python_backend_utils as pb_utils
 
@@ -55,13 +55,33 @@ class Keeper:
 _keeper = Keeper()
 
 
-def stream(request: pb_utils.InferenceRequest) -> Iterator[pb_utils.InferenceResponse]:
+class Responses:
     """The responses of a decoupled model, as they come.
 
-    The request is sent when the first one is asked for.
+    The request is sent when the first one is asked for. Whoever asks is held until there is one.
+
+    Args:
+        request: to another model.
     """
-    responses = request.exec(decoupled=True)
-    try:
-        yield from responses
-    finally:
-        _keeper.keep(responses)
+
+    def __init__(self, request: pb_utils.InferenceRequest) -> None:
+        self._request = request
+        self._begun: Iterable[pb_utils.InferenceResponse] | None = None
+
+    def __iter__(self) -> Iterator[pb_utils.InferenceResponse]:
+        self._begun = responses = self._request.exec(decoupled=True)
+        try:
+            yield from responses
+        finally:
+            _keeper.keep(responses)
+
+    def cancel(self) -> None:
+        """Let Triton cancel a request that has had a response. Any thread. Triton 2.51 cannot: nothing happens."""
+        cancel = getattr(self._begun, "cancel", None)  # python_backend from r25.04 on
+        if cancel is not None:
+            cancel()
+
+
+def stream(request: pb_utils.InferenceRequest) -> Iterator[pb_utils.InferenceResponse]:
+    """The responses of a decoupled model, as they come; see ``Responses``."""
+    return iter(Responses(request))

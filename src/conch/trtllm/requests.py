@@ -48,11 +48,13 @@ def check_request(params: SamplingParams, settings: TensorRtLlm) -> None:
         )
 
 
-def request_arrays(input_ids: Sequence[int], params: SamplingParams) -> dict[str, NDArray[Any]]:
-    """Inputs of one request: name -> array (1, ...).
+def comes_in_pieces(params: SamplingParams) -> bool:
+    """Whether the backend streams the answer: always, so that a stop word can end it, but for several to one prompt."""
+    return params.beam_width == params.num_sequences == 1
 
-    Always streamed, so that a stop word can end it, but where the answers come whole: several to one prompt.
-    """
+
+def request_arrays(input_ids: Sequence[int], params: SamplingParams) -> dict[str, NDArray[Any]]:
+    """Inputs of one request: name -> array (1, ...)."""
     values: dict[str, Any] = {
         PROMPT: list(input_ids),
         PROMPT_LENGTH: len(input_ids),
@@ -64,7 +66,7 @@ def request_arrays(input_ids: Sequence[int], params: SamplingParams) -> dict[str
         contract.REPETITION_PENALTY.engine_name: params.repetition_penalty,
         contract.PRESENCE_PENALTY.engine_name: params.presence_penalty,
         contract.FREQUENCY_PENALTY.engine_name: params.frequency_penalty,
-        contract.STREAM.engine_name: params.beam_width == params.num_sequences == 1,
+        contract.STREAM.engine_name: comes_in_pieces(params),
         contract.RETURN_LOG_PROBS.engine_name: params.return_log_probs,
         contract.EXCLUDE_INPUT_IN_OUTPUT.engine_name: True,
         # Without one the backend gives every request the same seed.
