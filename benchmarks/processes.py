@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from conch.contract import WORKER_MODULE
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STEAL_COLUMN = 8  # of the "cpu" line of /proc/stat, see proc(5)
 
@@ -24,7 +26,7 @@ def cpu_seconds() -> dict[str, float]:
             name = program
         elif program == "triton_python_backend_stub":
             name = Path(command[1]).parts[-3]  # .../<model>/<version>/model.py
-        elif "conch.engines.worker" in command[:3]:
+        elif WORKER_MODULE in command[:3]:
             name = "engine worker"
         else:
             continue

@@ -562,7 +562,10 @@ GRPC_PORT_VARIABLE, DEFAULT_GRPC_PORT = "CONCH_GRPC_PORT", 8001
 METRICS_PORT_VARIABLE, DEFAULT_METRICS_PORT = "CONCH_METRICS_PORT", 8002
 HOST_VARIABLE = "CONCH_HOST"
 
-# --- what the supervisor reads in the engine's answers -----------------------------------------------------------
+# --- what the supervisor knows the engine by ---------------------------------------------------------------------
+
+# What the engine's own process runs; one of them is among its arguments.
+WORKER_MODULE, ASYNC_WORKER_MODULE = "conch.engines.worker", "conch.engines.async_worker"
 
 # In the text of an UNAVAILABLE, after an attempt to start the engine's process has failed.
 ENGINE_CANNOT_START = "the engine cannot be started"

@@ -21,7 +21,7 @@ from by_design import RUNTIME
 from server_processes import Server, running_server, wait_until
 from triton_calls import TIMEOUT_S, arrays_of, ask, assert_clean, generate, grpc_stub, message_of, read
 
-from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES
+from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES, WORKER_MODULE
 from conch.metric_table import KV_USAGE, RUNNING, WAITING
 from conch.server import probe, procfs
 from conch.spec import Runtime
@@ -52,7 +52,7 @@ def worker_of(server: Server) -> procfs.Process:
     assert triton is not None
     for stub in procfs.children(triton.pid):
         for child in procfs.children(stub.pid):
-            if "conch.engines.worker" in procfs.arguments(child.pid):
+            if WORKER_MODULE in procfs.arguments(child.pid):
                 return child
     raise LookupError("no engine worker")
 

@@ -15,10 +15,9 @@ import pytest
 from server_processes import Server, build_repository, run_command, running_server, wait_until
 from triton_calls import Reply, arrays_of, ask, assert_clean, grpc_stub, message_of, read
 
-from conch.contract import DETOKENIZER, ENGINE, ENSEMBLE, TOKENIZER
+from conch.contract import DETOKENIZER, ENGINE, ENSEMBLE, TOKENIZER, WORKER_MODULE
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE
 from conch.server import probe, procfs
-from conch.server.engine_watch import WORKER_MODULE
 from conch.server.leftovers import as_stub
 from conch.server.state import READY
 

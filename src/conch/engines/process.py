@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from conch.contract import ENGINE_CANNOT_START
+from conch.contract import ASYNC_WORKER_MODULE, ENGINE_CANNOT_START, WORKER_MODULE
 from conch.engines.base import Engine, EngineState, Failure, GenerationRequest, TokenSink
 from conch.engines.interpreter import PACKAGES
 from conch.engines.messages import Cancel, Step
@@ -21,8 +21,6 @@ from conch.errors import UnavailableError
 from conch.spec import Engine as EngineSpec
 
 _log = logging.getLogger(__name__)
-_WORKER = "conch.engines.worker"
-_ASYNC_WORKER = "conch.engines.async_worker"
 _CLOSE_TIMEOUT_S = 10
 _LOOK_S = 1.0  # how often it is looked whether the worker still answers
 # Pause before each attempt to start a worker after one that failed. A worker that ended soon counts as one: it would
@@ -51,7 +49,7 @@ class ProcessEngine(Engine):
         self._closed = threading.Event()
         self._absence = ""  # why there is no worker
         self._state = self._past = EngineState()  # of this worker and those before it; of those before it
-        self._worker = _ASYNC_WORKER if spec.runtime in PACKAGES else _WORKER
+        self._worker = ASYNC_WORKER_MODULE if spec.runtime in PACKAGES else WORKER_MODULE
         self._link: WorkerLink | None = WorkerLink(self._worker, engine_dir, spec)
         self._thread = threading.Thread(target=self._run, args=(self._link,), name="engine-reader", daemon=True)
         self._thread.start()

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conch.contract import ENGINE, ENGINE_CANNOT_START, ENSEMBLE, ensembles
+from conch.contract import ASYNC_WORKER_MODULE, ENGINE, ENGINE_CANNOT_START, ENSEMBLE, WORKER_MODULE, ensembles
 from conch.repository.pbtxt import CONFIG_FILE, pinned_version
 from conch.server import probe, procfs
 from conch.server.leftovers import Stub
 from conch.server.procfs import Process
 from conch.server.settings import Settings
 
-WORKER_MODULE = "conch.engines.worker"
+_WORKER_MODULES = {WORKER_MODULE, ASYNC_WORKER_MODULE}
 GIVE_UP_S = 30.0  # how long a process that cannot be started is waited for
 
 
@@ -40,7 +40,8 @@ class EngineWatch:
         self._settings, self._admin_key, self._say = settings, admin_key, say
         self._release_version = release_version
         self._ensembles = [e.name for e in ensembles(twins)]
-        self._worker: Process | None = None
+        self._stages: list[int] = []  # process ids of the engine's stage; several while Triton loads it anew
+        self._worker: Process | None = None  # whose death is waited for; while away: the one that was asked
         self._away_since = 0.0
         self._failing_since = 0.0
         self._question: _Question | None = None
@@ -52,12 +53,16 @@ class EngineWatch:
 
     def note(self, stubs: list[Stub]) -> None:
         """Look for the engine's process below these."""
+        self._stages = [stub.process.pid for stub in stubs if stub.model == ENGINE.name]
         if self.away or (self._worker is not None and not self._worker.alive):
             return  # the stage starts the next one at once: taking that for ours would hide the death of this one
-        for stub in stubs:
-            if stub.model == ENGINE.name:
-                workers = [p for p in procfs.children(stub.process.pid) if WORKER_MODULE in procfs.arguments(p.pid)]
-                self._worker = workers[0] if workers else self._worker
+        self._worker = self._find_worker() or self._worker
+
+    def _find_worker(self) -> Process | None:
+        """The process that runs now, or is being started."""
+        children = [child for pid in self._stages for child in procfs.children(pid)]
+        workers = [child for child in children if _WORKER_MODULES.intersection(procfs.arguments(child.pid))]
+        return workers[-1] if workers else None
 
     def look(self) -> str:
         """To be called every now and then.
@@ -75,7 +80,11 @@ class EngineWatch:
         self._say(f"the engine's process (pid {worker.pid}) died: no requests are taken until a new one answers")
         for name in self._ensembles:
             probe.unload(self._settings.connect_host, self._settings.http_port, self._admin_key, name)
-        self._worker, self._away_since, self._failing_since = None, time.monotonic(), 0.0
+        self._away_since, self._failing_since = time.monotonic(), 0.0
+        self._ask()
+
+    def _ask(self) -> None:
+        self._worker = self._find_worker()
         self._question = _Question(self._settings)
 
     def _wait_for_answer(self) -> str:
@@ -91,7 +100,10 @@ class EngineWatch:
             self._failing_since = (self._failing_since or now) if fails else 0.0
             if fails and now - self._failing_since > GIVE_UP_S:
                 return f"the engine's process could not be started for {away_s:.0f} s"
-            self._question = _Question(self._settings)
+            self._ask()
+            return ""
+        if self._worker is None or not self._worker.alive:
+            self._ask()  # who answered is gone again, or is not known: its death would be missed
             return ""
         return self._bring_back(away_s)
 

@@ -12,11 +12,10 @@ import pytest
 from admin_side import Asked, answering
 from server_processes import started, wait_until
 
-from conch.contract import ENGINE, ENGINE_CANNOT_START, ENSEMBLE, ensembles
-from conch.server import engine_watch
-from conch.server.engine_watch import WORKER_MODULE, EngineWatch
+from conch.contract import ASYNC_WORKER_MODULE, ENGINE, ENGINE_CANNOT_START, ENSEMBLE, WORKER_MODULE, ensembles
+from conch.server import engine_watch, procfs
+from conch.server.engine_watch import EngineWatch
 from conch.server.leftovers import Stub
-from conch.server.procfs import process
 from conch.server.state import this_process
 
 TIMEOUT_S = 30
@@ -53,24 +52,22 @@ def stub() -> Stub:
     return Stub(this_process(), ENGINE.name, "3", "region")
 
 
-def worker_command() -> list[str]:
-    return [sys.executable, "-c", "import time; time.sleep(600)", WORKER_MODULE]
+@contextmanager
+def worker(module: str = WORKER_MODULE) -> Iterator[None]:
+    """A process with the arguments of the engine's own, below this one."""
+    with started([sys.executable, "-c", "import time; time.sleep(600)", module]) as process:
+        wait_until(lambda: module in procfs.arguments(process.pid), TIMEOUT_S)
+        yield
 
 
-def lose_worker(watch: EngineWatch) -> None:
+def lose_worker(watch: EngineWatch, module: str = WORKER_MODULE) -> None:
     """Let it see the engine's process, and the end of that."""
-    with started(worker_command()) as worker:
-        wait_until(lambda: _runs(worker.pid), TIMEOUT_S)
+    with worker(module):
         watch.note([stub()])
         assert watch.look() == ""
         assert not watch.away
     assert watch.look() == ""
     assert watch.away
-
-
-def _runs(pid: int) -> bool:
-    found = process(pid)
-    return found is not None and WORKER_MODULE in engine_watch.procfs.arguments(pid)
 
 
 def look_until(watch: EngineWatch, away: bool) -> str:
@@ -93,12 +90,28 @@ def test_the_ensembles_go_and_come_back(tmp_path: Path) -> None:
         for _ in range(5):
             assert watch.look() == ""
         assert watch.away
-        engine.answer = (200, "{}")
-        assert look_until(watch, away=False) == ""
-        assert asked.paths[-len(NAMES) :] == [f"/v2/repository/models/{name}/load" for name in NAMES]
+        with worker():
+            engine.answer = (200, "{}")
+            assert look_until(watch, away=False) == ""
+            assert asked.paths[-len(NAMES) :] == [f"/v2/repository/models/{name}/load" for name in NAMES]
         assert "no requests are taken until a new one answers" in engine.said[0]
         assert "the engine answers again after" in engine.said[1]
-        lose_worker(watch)  # once more
+        assert watch.look() == ""
+        assert watch.away, "the next one died before the stages were looked for again"
+
+
+@pytest.mark.parametrize("module", [WORKER_MODULE, ASYNC_WORKER_MODULE])
+def test_the_process_of_every_runtime_is_known(tmp_path: Path, module: str) -> None:
+    with watched(tmp_path, Engine()) as (watch, _):
+        lose_worker(watch, module)
+
+
+def test_an_answer_of_a_process_that_is_gone_again_does_not_count(tmp_path: Path) -> None:
+    engine = Engine((200, "{}"))
+    with watched(tmp_path, engine) as (watch, asked):
+        lose_worker(watch)
+        wait_until(lambda: watch.look() != "" or sum(p.endswith("/generate") for p in asked.paths) > 2, TIMEOUT_S)
+        assert watch.away
 
 
 def test_an_engine_without_a_process_of_its_own_is_left_alone(tmp_path: Path) -> None:
@@ -112,11 +125,9 @@ def test_an_engine_without_a_process_of_its_own_is_left_alone(tmp_path: Path) ->
 
 def test_a_successor_does_not_hide_a_death(tmp_path: Path) -> None:
     with watched(tmp_path, Engine()) as (watch, _):
-        with started(worker_command()) as worker:
-            wait_until(lambda: _runs(worker.pid), TIMEOUT_S)
+        with worker():
             watch.note([stub()])
-        with started(worker_command()) as successor:
-            wait_until(lambda: _runs(successor.pid), TIMEOUT_S)
+        with worker():
             watch.note([stub()])
             watch.look()
             assert watch.away
@@ -152,4 +163,5 @@ def test_what_cannot_be_brought_back_is_started_anew(
 ) -> None:
     with watched(tmp_path, Engine((200, "{}"), load), version) as (watch, _):
         lose_worker(watch)
-        assert why in look_until(watch, away=False)
+        with worker():
+            assert why in look_until(watch, away=False)
