@@ -31,7 +31,7 @@ _OF_BEAMS = (BEAM_WIDTH, LENGTH_PENALTY, EARLY_STOPPING, NO_REPEAT_NGRAM_SIZE)
 
 # runtime -> control -> why not
 REFUSED: dict[Runtime, dict[Control, str]] = {
-    Runtime.OPENVINO: {LORA_TASK_ID: "it loads no adapters", **_NO_LOGITS},
+    Runtime.OPENVINO: {LORA_TASK_ID: "it has one set of adapters for all requests of a batch", **_NO_LOGITS},
     Runtime.ECHO: dict.fromkeys(
         (
             BAD_WORDS, BEAM_WIDTH, NUM_RETURN_SEQUENCES, LENGTH_PENALTY, EARLY_STOPPING, NO_REPEAT_NGRAM_SIZE,

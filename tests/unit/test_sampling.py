@@ -167,7 +167,11 @@ def test_every_control_arrives() -> None:
         ),
         ({"bad_words": [b"x" * 17]}, "bad_words must have at most 5 characters each, got 17"),
         ({"timeout_ms": 0}, "timeout_ms must be a finite number >= 1, got 0"),
-        ({"lora_task_id": 1}, "lora_task_id is not supported by the runtime openvino: it loads no adapters"),
+        (
+            {"lora_task_id": 1},
+            "lora_task_id is not supported by the runtime openvino: it has one set of adapters for all requests of a "
+            "batch",
+        ),
     ],
 )
 def test_what_does_not_go_together(values: dict[str, Any], message: str) -> None:
