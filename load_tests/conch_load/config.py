@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from conch_load.analysis.slo import objectives
 from conch_load.records import FRONTS
 
 Front = Literal["triton-grpc", "triton-http", "triton-http-stream", "openai"]
@@ -24,7 +25,7 @@ class ConfigError(ValueError):
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Length(_Frozen):
@@ -178,7 +179,7 @@ class RunConfig(_Frozen):
         tokenizer: tokenizer.json, or its folder; None: the one of ``repository``.
         repository: Conch's model repository, for its tokenizer, its context and whether it is deterministic.
         context_tokens: most tokens of prompt and answer together; None: as the repository says, if there is one.
-        slo_ms: goals, such as {"ttft_p99_ms": 500}; the analysis judges them.
+        slo_ms: limits as analysis.slo knows them, such as {"ttft_p99_ms": 500}; the analysis judges them.
         check_answers: so many greedy answers are asked for again, alone, and compared.
         metrics_url, statistics_url: where the server's own figures are (server_side.watch); None: the usual places for
             the target; "none": they are not looked at.
@@ -211,6 +212,12 @@ class RunConfig(_Frozen):
     max_loop_lag_ms: float = Field(default=50, gt=0)
     max_cpu_share: float = Field(default=0.9, gt=0, le=1)
     max_late_share: float = Field(default=0.01, ge=0, le=1)
+
+    @field_validator("slo_ms")
+    @classmethod
+    def _limits(cls, value: dict[str, float]) -> dict[str, float]:
+        objectives(value)  # raises a ValueError for what is no limit: before the run, not after it
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> RunConfig:
@@ -251,7 +258,7 @@ def checked(values: dict[str, Any]) -> RunConfig:
         lines = []
         for one in error.errors():
             place = ".".join(str(part) for part in one["loc"])
-            text = one["msg"].removeprefix("Value error, ")
+            text = one["msg"].removeprefix("Value error, ").removeprefix("slo: ")
             shown = "" if one["type"] == "value_error" or isinstance(one["input"], dict) else f", got {one['input']!r}"
             lines.append(f"{place}: {text}{shown}" if place else f"{text}{shown}")
         raise ConfigError("; ".join(lines)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def objectives(limits: Mapping[str, float]) -> tuple[Objective, ...]:
         percentile = float(match[2]) if match[2] else None
         if percentile is not None and not 0 < percentile < 100:
             raise UnknownObjectiveError(f"slo: {name}: the percentile must be between 0 and 100, got {percentile:g}")
-        if not (isinstance(limit, (int, float)) and limit > 0):
+        if not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
             raise UnknownObjectiveError(f"slo: {name} must be a number of ms above 0, got {limit!r}")
         found.append(Objective(name, f"{match[1]}_ms", percentile, float(limit)))
     return tuple(found)

@@ -172,7 +172,9 @@ def test_what_cannot_be_run_is_said_in_a_line(
     flags = ["run", "--target", stub.target("triton-grpc"), "--tokenizer", str(tokenizer), "--out", str(tmp_path)]
     assert main([*flags, "--context-tokens", "100"]) == 3
     assert main([*flags, "--users", "4", "--rate", "2"]) == 2
+    assert main([*flags, "--slo", "latency_p99_ms=500"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert said[0].endswith("needs 64 + 64 = 128 tokens, the model's context has 100")
     assert said[1] == "error: arrivals: users has no meaning for poisson arrivals, got 4"
-    assert len(said) == 2
+    assert said[2].startswith("error: slo_ms: 'latency_p99_ms' is no limit; it must be METRIC_pNN_ms or METRIC_ms")
+    assert len(said) == 3

@@ -326,7 +326,7 @@ def test_a_ladder_is_climbed_in_order_with_one_seed(tmp_path: Path) -> None:
     ("flags", "said"),
     [
         ("slo", "slo must be given"),
-        ("slo --slo ttft_p99_ms=0", "got 'ttft_p99_ms=0'"),
+        ("slo --slo ttft_p99_ms=0", "must be a number of ms above 0, got 0"),
         ("slo --slo ttft_ms=5", "must be of percentiles"),
         ("slo --slo speed_p99_ms=5", "'speed_p99_ms' is no limit"),
         ("slo --slo ttft_p99_ms=5 --rate 3", "give --start-rate"),
