@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conch_load.config import ConfigError
 from conch_load.flags import add_flags, config_of
+from conch_load.folders import point_latest, stamped
 from conch_load.records import REPORT_MARKDOWN_FILE, BadRecordError, RunInfo
 from conch_load.run import REFUSED, RunError, run
 from conch_load.workloads import WorkloadError
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=int, default=1, help="processes on this machine")
     one.add_argument("--expect-workers", type=int, default=0, help="workers on other machines (see worker)")
     one.add_argument("--master-bind", default="127.0.0.1:0", help="where those connect to: host:port")
-    one.add_argument("--out", type=Path, default=None, help="folder of the run (reports/load/NAME)")
+    one.add_argument("--out", type=Path, default=None, help="new folder of the run (reports/load/NAME-TIME)")
     one.set_defaults(run=_run)
     two = commands.add_parser("finish", help="check and report a run folder again")
     two.add_argument("folder", type=Path)
@@ -58,8 +59,11 @@ def _run(arguments: argparse.Namespace) -> int:
         vars(arguments), arguments.users, workers=arguments.workers, expect_workers=arguments.expect_workers,
         master_bind=arguments.master_bind,
     )  # fmt: skip
-    folder: Path = arguments.out or Path("reports/load") / config.name
+    folder: Path = arguments.out or stamped(config.name)
+    if arguments.out is None:
+        print(f"run folder: {folder}", file=sys.stderr, flush=True)
     info = run(config, folder)
+    point_latest(folder)
     return _report(info, folder)
 
 

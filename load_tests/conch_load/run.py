@@ -11,8 +11,9 @@ from pathlib import Path
 
 import conch_load
 from conch_load.config import RunConfig
+from conch_load.folders import check_free
 from conch_load.honesty.finish import finish
-from conch_load.records import RUN_FILE, RunInfo, read_run
+from conch_load.records import GENERATOR_FILE, REQUESTS_FILE, RUN_FILE, SERVER_FILE, RunInfo, read_run
 from conch_load.server_side import Sources, Watch, sources_of
 from conch_load.users.prepare import prepare
 
@@ -30,7 +31,7 @@ def run(config: RunConfig, folder: Path) -> RunInfo:
 
     Args:
         config: what is asked for.
-        folder: gets the files of conch_load.records; made if missing.
+        folder: gets the files of conch_load.records; made if missing. When nothing was run it is as it was before.
 
     Returns:
         What ``run.json`` says at the end. ``invalid`` is not empty when the figures must not be used.
@@ -38,20 +39,32 @@ def run(config: RunConfig, folder: Path) -> RunInfo:
     Raises:
         RunError: no server, no such model, or Locust failed: nothing was measured.
         WorkloadError: the workload cannot be: see conch_load.workloads.
+        ConfigError: the folder holds something.
     """
+    check_free(folder)
     prepare(config)  # says what is wrong at once, and in this process
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (RUN_FILE,):
-        (folder / name).unlink(missing_ok=True)
-    with Watch(folder, server_sources(config)):
-        said = _locust(command(config, folder), config)
+    try:
+        with Watch(folder, server_sources(config)):
+            said = _locust(command(config, folder), config)
+        _check_ran(folder, said)
+    except RunError:
+        for name in (RUN_FILE, REQUESTS_FILE, GENERATOR_FILE, SERVER_FILE):
+            (folder / name).unlink(missing_ok=True)  # so that the same line can be given again
+        if made:
+            folder.rmdir()
+        raise
+    return finish(folder)
+
+
+def _check_ran(folder: Path, said: str) -> None:
     if not (folder / RUN_FILE).is_file():
         raise RunError(f"Locust ended without a run: {said or 'it said nothing'}")
     info = read_run(folder)
     if info.ended_ns is None:
         reason = next((text.removeprefix("not run: ") for text in info.invalid), "") or said or "Locust said nothing"
         raise RunError(reason)
-    return finish(folder)
 
 
 def server_sources(config: RunConfig) -> Sources:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conch_load.calibrate.faults import Behaviour
 from conch_load.calibrate.table import Row, accuracy_table, ceiling_table, measure, running_stub
+from conch_load.folders import stamped
 
 _SHORT_SHARE = 32  # so many times fewer users make as much work with streams of one token
 FRONTS = ("triton-grpc", "triton-http-stream", "openai")
@@ -22,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10, help="of the measured part of each run")
     parser.add_argument("--ceiling", nargs="*", type=int, default=[], help="users at which to look for the ceiling")
     parser.add_argument("--workers", nargs="+", type=int, default=[1], help="processes, for the ceiling")
-    parser.add_argument("--out", type=Path, default=Path("reports/load/calibrate"))
+    parser.add_argument("--out", type=Path, default=None, help="new folder of the runs (reports/load/calibrate-TIME)")
     arguments = parser.parse_args(argv)
+    arguments.out = arguments.out or stamped("calibrate")
     known = Behaviour()
     rows: list[Row] = []
     with running_stub(known) as stub:
@@ -45,7 +47,7 @@ def _ceiling(arguments: argparse.Namespace, behaviour: Behaviour, tokens: int, s
     rows = []
     for front in arguments.fronts:
         for workers in arguments.workers:
-            for users in (max(1, users // share) for users in arguments.ceiling):
+            for users in dict.fromkeys(max(1, users // share) for users in arguments.ceiling):
                 with running_stub(behaviour) as stub:
                     folder = arguments.out / f"ceiling-{tokens}"
                     seconds = max(arguments.seconds, 6.0)

@@ -7,12 +7,12 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 from conch_load.analysis.slo import UnknownObjectiveError
 from conch_load.config import ConfigError, RunConfig
 from conch_load.flags import add_flags, config_of
+from conch_load.folders import check_free, point_latest, stamped
 from conch_load.records import BadRecordError
 from conch_load.report import write
 from conch_load.run import REFUSED, RunError
@@ -81,9 +81,8 @@ def _config(options: argparse.Namespace, name: str, *, open_loop: bool) -> RunCo
 
 def _parent(out: Path | None, name: str) -> Path:
     """An empty folder for the runs: runs of an earlier ladder in it would be taken for this one's."""
-    parent = out or Path("reports/load") / f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-    if parent.exists() and (not parent.is_dir() or any(parent.iterdir())):
-        raise SearchError(f"out must be a new or an empty folder, got {parent}")
+    parent = out or stamped(name)
+    check_free(parent)
     parent.mkdir(parents=True, exist_ok=True)
     return parent
 
@@ -107,6 +106,7 @@ def _sweep(options: argparse.Namespace) -> int:
     parent = _parent(options.out, config.name)
     points = climb(config, kind, values, parent)
     write(parent)
+    point_latest(parent)
     print(f"written: {parent}: report.html, report.md, {LADDER_FILE}, and a folder for each of {len(points)} runs")
     invalid = [one for one in points if one.invalid]
     for one in invalid:
@@ -148,6 +148,7 @@ def _slo(options: argparse.Namespace) -> int:
     (parent / RESULT_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     if runner.points:
         write(parent, [headline(told)])
+    point_latest(parent)
     print(as_text(told))
     print(f"written: {parent}: report.html, report.md, {RESULT_FILE}, and a folder for each run")
     if result.rate_per_s is None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from conch_load.config import ConfigError, RunConfig, checked
 from conch_load.flags import add_flags, config_of
+from conch_load.folders import REPORTS, check_free, stamped
 from conch_load.users.agent import Agent
 from conch_load.users.controller import Controller
 from conch_load.users.page import add_page
 
-REPORTS = Path("reports/load")
 _agents: dict[int, Agent] = {}
 
 
@@ -80,9 +78,10 @@ def _config(options: Any, environment: Any) -> RunConfig:
 
 def _folder(options: Any, config: RunConfig, headless: bool) -> Path:
     if options.out and headless:
+        if not options.conch_config:  # else it was looked at already, and has the server's samples
+            check_free(Path(options.out))
         return Path(options.out)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    return (Path(options.out) if options.out else REPORTS) / f"{config.name}-{stamp}-{os.getpid()}"
+    return stamped(config.name, Path(options.out) if options.out else REPORTS)
 
 
 _events: Any = events  # without types

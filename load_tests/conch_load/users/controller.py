@@ -69,14 +69,14 @@ class Controller:
     def _on_test_start(self, **_: Any) -> None:
         self.live = Live()
         self._second, self._waiting, self._stopped = 0, set[int](), False
-        self._alone = {}
+        self._alone, self.folder = {}, None  # what is refused leaves the folder of the run before as it is
         try:
-            config = self._config_of()
+            self._config = config = self._config_of()
+            self.folder = self._folder_of(config)
         except ConfigError as error:
             self._refuse(str(error))
             return
         clients = sorted(self._runner.clients.keys()) if isinstance(self._runner, MasterRunner) else [None]
-        self._config, self.folder = config, self._folder_of(config)
         self._waiting = set(range(len(clients)))
         self.live.title, self.live.state = _title(config), "preparing"
         self._info = self._first_info(config, len(clients))

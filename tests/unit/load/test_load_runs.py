@@ -13,6 +13,7 @@ from conch_load.calibrate.letters import write_letters_tokenizer
 from conch_load.calibrate.table import RunningStub, row_of, running_stub
 from conch_load.cli import main
 from conch_load.config import RunConfig, checked
+from conch_load.folders import REPORTS, point_latest, stamped
 from conch_load.records import RequestRecord, RunInfo, read_generator, read_requests, read_run
 from conch_load.run import RunError, run
 
@@ -178,3 +179,23 @@ def test_what_cannot_be_run_is_said_in_a_line(
     assert said[1] == "error: arrivals: users has no meaning for poisson arrivals, got 4"
     assert said[2].startswith("error: slo_ms: 'latency_p99_ms' is no limit; it must be METRIC_pNN_ms or METRIC_ms")
     assert len(said) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_takes_no_other_runs_place(
+    stub: RunningStub, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "run.json").write_text("{}")
+    flags = ["run", "--target", stub.target("triton-grpc"), "--tokenizer", str(tokenizer)]
+    assert main([*flags, "--out", str(earlier)]) == 2
+    assert capsys.readouterr().err == f"error: out must be a new or an empty folder, got {earlier}\n"
+    assert [(one.name, one.read_text()) for one in earlier.iterdir()] == [("run.json", "{}")]
+    monkeypatch.chdir(tmp_path)
+    first = stamped("a")
+    first.mkdir(parents=True)
+    assert stamped("a") != first
+    point_latest(first)
+    assert (REPORTS / "latest").resolve() == first.resolve()
