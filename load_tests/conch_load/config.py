@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ Front = Literal["triton-grpc", "triton-http", "triton-http-stream", "openai"]
 TRITON_FRONTS = tuple(front for front in FRONTS if front.startswith("triton-"))
 WORKLOADS = ("fixed", "distribution", "chat", "prompts", "mooncake", "burstgpt")
 ARRIVALS = ("closed", "constant", "poisson", "gamma", "steps", "trace")
+NO_SALT = "none"
 _DRAWS = 1000
 
 
@@ -174,6 +176,9 @@ class RunConfig(_Frozen):
         warm_up_s: requests due (closed loop: sent) in this time before are marked, and count for nothing.
         grace_s: how long answers may still come after that; what has not ended then is recorded as unfinished.
         timeout_s: of one request.
+        seed: of lengths, times and words.
+        salt: of the first words of each prompt (workloads.tokens.SALT_TOKENS), so that a prefix cache of the server has
+            nothing of an earlier run with the same seed; another salt changes nothing else. "none": the seed alone.
         workers: Locust processes on this machine; 1 is a single process.
         expect_workers: > 0: workers on other machines, which connect to ``master_bind``; then ``workers`` counts not.
         tokenizer: tokenizer.json, or its folder; None: the one of ``repository``.
@@ -198,6 +203,7 @@ class RunConfig(_Frozen):
     grace_s: float = Field(default=30, ge=0)
     timeout_s: float = Field(default=300, gt=0)
     seed: int = Field(default=1, ge=0)
+    salt: str = Field(default_factory=lambda: secrets.token_hex(4), min_length=1)
     workers: int = Field(default=1, ge=1, le=256)
     expect_workers: int = Field(default=0, ge=0)
     master_bind: str = "127.0.0.1:0"

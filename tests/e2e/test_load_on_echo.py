@@ -19,11 +19,11 @@ pytestmark = pytest.mark.e2e
 
 
 def made(server: Server, folder: Path, front: str, **fields: Any) -> tuple[RunInfo, dict[int, RequestRecord]]:
-    """A short run; the records by their index. Lag of a busy machine is no fault here."""
+    """A short run; the records by their index. Lag of a busy machine is no fault here. All have the same salt."""
     port = server.grpc_port if front == "triton-grpc" else server.http_port
     values: dict[str, Any] = {
         "front": front, "target": f"{server.host}:{port}", "repository": server.repository, "duration_s": 1,
-        "warm_up_s": 0.3, "arrivals": {"kind": "constant", "rate_per_s": 15}, "check_answers": 2,
+        "warm_up_s": 0.3, "salt": "e2e", "arrivals": {"kind": "constant", "rate_per_s": 15}, "check_answers": 2,
         "workload": {"kind": "distribution", "input_tokens": "uniform:8:40", "output_tokens": "uniform:2:20"},
         "max_loop_lag_ms": 5000, "max_late_share": 1,
     }  # fmt: skip

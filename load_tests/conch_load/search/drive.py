@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conch_load.analysis import Summary, summarize
-from conch_load.config import RunConfig
+from conch_load.config import NO_SALT, RunConfig
 from conch_load.report import write
 from conch_load.run import RunError, run, server_sources, with_arrivals
 from conch_load.search.trial import SearchError, Trial, judge, requests_needed
@@ -38,6 +38,13 @@ def at_rate(config: RunConfig, rate_per_s: float) -> RunConfig:
 def with_users(config: RunConfig, users: int) -> RunConfig:
     """The same run as a closed loop."""
     return with_arrivals(config, kind="closed", users=users, ramp_up_s=config.arrivals.ramp_up_s)
+
+
+def of_its_own(config: RunConfig, folder: str, **fields: Any) -> RunConfig:
+    """A run of several: with its folder in its name, and in its salt, so that no run finds the prompts of another in
+    the server's prefix cache."""
+    salt = config.salt if config.salt == NO_SALT else f"{config.salt}/{folder}"
+    return config.model_copy(update={"name": f"{config.name}, {folder}", "salt": salt, **fields})
 
 
 def make_run(config: RunConfig, folder: Path) -> Summary:
@@ -84,7 +91,7 @@ def climb(
     config: RunConfig, kind: Kind, values: Sequence[float], parent: Path, tell: Say = say,
     make: Callable[[RunConfig, Path], Summary] = make_run,
 ) -> list[Point]:  # fmt: skip
-    """A ladder: a run for each value, each with the same seed. ``ladder.json`` is written after each.
+    """A ladder: a run for each value, with the same seed and a salt of its own. ``ladder.json`` is written after each.
 
     Args:
         config: of the runs, but for their arrivals.
@@ -103,7 +110,7 @@ def climb(
         folder = f"{'rate' if kind == 'rate_per_s' else 'users'}-{value:g}"
         one = at_rate(config, value) if kind == "rate_per_s" else with_users(config, int(value))
         parent.mkdir(parents=True, exist_ok=True)
-        summary = make(one.model_copy(update={"name": f"{config.name}, {folder}"}), parent / folder)
+        summary = make(of_its_own(one, folder), parent / folder)
         points.append(Point(value, folder, tuple(summary.invalid)))
         write_ladder(parent, kind, config.name, points)
         tell(_told(folder, summary))
@@ -164,11 +171,10 @@ class Runner:
         return self._run(with_users(self._config, 1), folder, None, seed, self._config.duration_s)
 
     def _run(self, config: RunConfig, folder: str, rate: float | None, seed: int, duration_s: float) -> Trial:
-        name = f"{self._config.name}, {folder.removeprefix('../')}"
-        update: dict[str, Any] = {"name": name, "seed": seed, "duration_s": duration_s}
+        config = of_its_own(config, folder.removeprefix("../"), seed=seed, duration_s=duration_s)
         self._parent.mkdir(parents=True, exist_ok=True)
         try:
-            summary = self._make(config.model_copy(update=update), (self._parent / folder).resolve())
+            summary = self._make(config, (self._parent / folder).resolve())
         except RunError as error:
             if not self.points:
                 raise  # nothing was measured at all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conch_load.config import RunConfig
+from conch_load.config import NO_SALT, RunConfig
 from conch_load.workloads.base import Ask, Workload, WorkloadError
 from conch_load.workloads.chat import ChatWorkload
 from conch_load.workloads.prompts import PromptsWorkload
@@ -19,11 +19,11 @@ def make_workload(config: RunConfig, tokens: Tokens) -> Workload:
     Raises:
         WorkloadError: its file is missing, empty, out of order or not what it should be.
     """
-    kind = config.workload.kind
+    kind, salt = config.workload.kind, "" if config.salt == NO_SALT else config.salt
     if kind == "chat":
-        return ChatWorkload(config.workload, config.seed, tokens)
+        return ChatWorkload(config.workload, config.seed, tokens, salt)
     if kind == "prompts":
-        return PromptsWorkload(config.workload, config.seed, tokens)
+        return PromptsWorkload(config.workload, config.seed, tokens, salt)
     if kind in ("mooncake", "burstgpt"):
-        return TraceWorkload(config.workload, config.seed, tokens)
-    return LengthsWorkload(config.workload, config.seed, tokens)
+        return TraceWorkload(config.workload, config.seed, tokens, salt)
+    return LengthsWorkload(config.workload, config.seed, tokens, salt)

@@ -25,12 +25,13 @@ class ChatWorkload:
         config: kind chat; input_tokens is of one user's message, output_tokens of one answer.
         seed: of the run.
         tokens: counts; must know the chat template for exact counts.
+        salt: of the run, for the front of each message: see RunConfig.
     """
 
     times_ns = None
 
-    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens) -> None:
-        self._config, self._seed, self._tokens = config, seed, tokens
+    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens, salt: str = "") -> None:
+        self._config, self._seed, self._tokens, self._salt = config, seed, tokens, salt
         self._input, self._output = Length.parse(config.input_tokens), Length.parse(config.output_tokens)
 
     def ask(self, index: int) -> Ask:
@@ -67,7 +68,8 @@ class ChatWorkload:
         }  # fmt: skip
 
     def _system(self, conversation: int) -> str:
-        return self._words(self._config.system_tokens, f"system/{conversation % self._config.shared_prompts}")
+        part = f"system/{conversation % self._config.shared_prompts}"
+        return self._words(self._config.system_tokens, part)
 
     def _words(self, count: int, part: str) -> str:
-        return self._tokens.plain_words(count, f"{self._seed}/{part}").strip()
+        return self._tokens.message(count, f"{self._seed}/{part}", self._salt)

@@ -11,7 +11,7 @@ from typing import Any
 
 from conch_load.config import Length, WorkloadConfig
 from conch_load.workloads.base import Ask, WorkloadError
-from conch_load.workloads.tokens import Tokens
+from conch_load.workloads.tokens import SALT_TOKENS, Tokens
 
 _KEYS = {"prompt", "messages", "max_tokens"}
 
@@ -25,6 +25,7 @@ class PromptsWorkload:
             not given.
         seed: of the run.
         tokens: counts.
+        salt: of the run: some words in front of each prompt, or of the first message of a chat; see RunConfig.
 
     Raises:
         WorkloadError: the file is missing, has no prompt, or a line that is not one.
@@ -32,11 +33,12 @@ class PromptsWorkload:
 
     times_ns = None
 
-    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens) -> None:
+    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens, salt: str = "") -> None:
         assert config.path is not None
         self._config, self._seed, self._tokens = config, seed, tokens
         self._output = Length.parse(config.output_tokens)
-        self._entries = _read(config.path)
+        front = f"{tokens.message(SALT_TOKENS + 1, 'front', salt)}\n" if salt else ""
+        self._entries = [_salted(entry, front) for entry in _read(config.path)]
         self._order = lru_cache(maxsize=4)(self._shuffled)
         self._counts: dict[int, int] = {}
 
@@ -119,6 +121,13 @@ def _entry(line: str, where: str) -> dict[str, Any]:
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise WorkloadError(f"{where}: max_tokens must be a whole number >= 1, got {most!r}")
     return entry
+
+
+def _salted(entry: dict[str, Any], front: str) -> dict[str, Any]:
+    if "prompt" in entry:
+        return {**entry, "prompt": front + entry["prompt"]}
+    first, *others = entry["messages"]
+    return {**entry, "messages": [{**first, "content": front + first["content"]}, *others]}
 
 
 def _is_message(message: object) -> bool:

@@ -17,12 +17,13 @@ class LengthsWorkload:
         config: kind fixed or distribution.
         seed: of the run.
         tokens: counts.
+        salt: of the run: see RunConfig.
     """
 
     times_ns = None
 
-    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens) -> None:
-        self._config, self._seed, self._tokens = config, seed, tokens
+    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens, salt: str = "") -> None:
+        self._config, self._seed, self._tokens, self._salt = config, seed, tokens, salt
         self._input, self._output = Length.parse(config.input_tokens), Length.parse(config.output_tokens)
 
     def lengths(self, index: int) -> tuple[int, int]:
@@ -32,7 +33,8 @@ class LengthsWorkload:
 
     def ask(self, index: int) -> Ask:
         prompt, output = self.lengths(index)
-        return Ask(index, self._tokens.words(prompt, f"{self._seed}/words/{index}"), None, prompt, output)
+        text = self._tokens.words(prompt, f"{self._seed}/words/{index}", self._salt)
+        return Ask(index, text, None, prompt, output)
 
     def chain(self, number: int) -> Sequence[int]:
         return (number,)

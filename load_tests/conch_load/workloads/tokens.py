@@ -19,6 +19,7 @@ from conch_load.workloads.base import WorkloadError
 
 _NO_LIMIT = 1 << 30
 _TRIES = 200
+SALT_TOKENS = 4  # at the front of a text: one block that differs is enough, all that follow it differ with it
 _SPACES = ("Ġ", "▁")  # how byte-level BPE and SentencePiece write a space in their vocabularies
 
 
@@ -84,26 +85,43 @@ class Tokens:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def words(self, count: int, seed: str) -> str:
+    def words(self, count: int, seed: str, salt: str = "") -> str:
         """Random words of together ``count`` tokens as a prompt of its own (with its special tokens).
+
+        Args:
+            count: how many.
+            seed: of the words.
+            salt: of the first SALT_TOKENS of them as well; the others do not depend on it. Empty: there are no such.
 
         Raises:
             WorkloadError: there is no such text.
         """
-        rng = random.Random(seed)
+        rng, first = random.Random(seed), random.Random(f"{salt}/{seed}")
         wanted = count - self._specials
         for _ in range(_TRIES):
             if wanted < 1:
                 break
-            text = "".join(self._joint + word for word in rng.choices(self._words, k=wanted))
+            text = self._drawn(wanted, rng, first if salt else None)
             if self.count_prompt(text) == count:
                 return text
         raise WorkloadError(f"no prompt of {count} tokens can be made with {self.path}")
 
-    def plain_words(self, count: int, seed: str) -> str:
-        """Random words of about ``count`` tokens, to stand within a longer text."""
-        rng = random.Random(seed)
-        return "".join(self._joint + word for word in rng.choices(self._words, k=count))
+    def plain_words(self, count: int, seed: str, salt: str = "") -> str:
+        """Random words of about ``count`` tokens, to stand within a longer text; see :meth:`words`."""
+        return self._drawn(count, random.Random(seed), random.Random(f"{salt}/{seed}") if salt else None)
+
+    def message(self, count: int, seed: str, salt: str = "") -> str:
+        """The same without a space in front, for a message of its own. The salt begins after the first word: which word
+        it is decides how many tokens it has without its space."""
+        first = self.plain_words(1, f"{seed}/first").strip()
+        return first + self.plain_words(count - 1, seed, salt)
+
+    def _drawn(self, count: int, rng: random.Random, first: random.Random | None) -> str:
+        words = rng.choices(self._words, k=count)
+        if first is not None:
+            head = first.choices(self._words, k=min(SALT_TOKENS, count))
+            words[: len(head)] = head
+        return "".join(self._joint + word for word in words)
 
 
 def _words(tokenizer: Tokenizer) -> tuple[list[str], str]:

@@ -42,14 +42,15 @@ class TraceWorkload:
         config: kind mooncake or burstgpt.
         seed: of the run: of the words.
         tokens: counts.
+        salt: of the run, for the front of each block: see RunConfig.
 
     Raises:
         WorkloadError: the file is missing, empty, out of order or not in its format.
     """
 
-    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens) -> None:
+    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens, salt: str = "") -> None:
         assert config.path is not None
-        self._config, self._seed, self._tokens = config, seed, tokens
+        self._config, self._seed, self._tokens, self._salt = config, seed, tokens, salt
         read = read_mooncake if config.kind == "mooncake" else read_burstgpt
         self._entries, self._skipped = read(config.path)
         self._blocks: dict[int, str] = {}
@@ -77,22 +78,22 @@ class TraceWorkload:
 
     def _text(self, index: int, entry: TraceEntry) -> str:
         if not entry.blocks:
-            return self._tokens.words(entry.input_tokens, f"{self._seed}/words/{index}")
+            return self._tokens.words(entry.input_tokens, f"{self._seed}/words/{index}", self._salt)
         text, left = "", entry.input_tokens
         for block in entry.blocks:
             if left <= 0:
                 break
-            text += self._block(block) if left >= BLOCK_TOKENS else self._tokens.plain_words(left, self._name(block))
+            text += self._block(block) if left >= BLOCK_TOKENS else self._words_of(block, left)
             left -= BLOCK_TOKENS
         return text + (self._tokens.plain_words(left, f"{self._seed}/rest/{index}") if left > 0 else "")
 
     def _block(self, block: int) -> str:
         if block not in self._blocks:
-            self._blocks[block] = self._tokens.plain_words(BLOCK_TOKENS, self._name(block))
+            self._blocks[block] = self._words_of(block, BLOCK_TOKENS)
         return self._blocks[block]
 
-    def _name(self, block: int) -> str:
-        return f"{self._seed}/block/{block}"
+    def _words_of(self, block: int, count: int) -> str:
+        return self._tokens.plain_words(count, f"{self._seed}/block/{block}", self._salt)
 
 
 def read_mooncake(path: Path) -> tuple[list[TraceEntry], int]:

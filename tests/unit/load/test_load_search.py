@@ -315,6 +315,7 @@ def test_a_ladder_is_climbed_in_order_with_one_seed(tmp_path: Path) -> None:
     assert [one.folder for one in points] == ["users-1", "users-2", "users-4"]
     assert [one.arrivals.users for one in make.asked] == [1, 2, 4]
     assert {one.seed for one in make.asked} == {CONFIG.seed}
+    assert len({one.salt for one in make.asked}) == 3  # no step finds the prompts of another in the prefix cache
     climb(CONFIG, "rate_per_s", [2.5], tmp_path, lambda text: None, make)
     assert make.asked[-1].arrivals.rate_per_s == 2.5
     for values in ([], [0.0], [1.5]):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from conch_load.calibrate.letters import write_letters_tokenizer
 from conch_load.config import RunConfig, checked
-from conch_load.workloads import Tokens, Workload, WorkloadError, make_workload
+from conch_load.workloads import Ask, Tokens, Workload, WorkloadError, make_workload
 from conch_load.workloads.base import check_context
 from conch_load.workloads.chat import SIDE_BY_SIDE
 from conch_load.workloads.tokens import release_of
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 BURSTGPT = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 TRACES = Path(__file__).resolve().parents[3] / "load_tests" / "traces"
@@ -27,12 +28,23 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
     return Tokens(file)
 
 
+def write_words_tokenizer(file: Path) -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["".join(pair) for pair in itertools.product("abcdefghijkl", repeat=2)]
+    vocabulary = [*alphabet, *(f"Ġ{first}" for first in "abcdefghijkl"), *(f"Ġ{word}" for word in words)]
+    merges = [*(("Ġ", first) for first in "abcdefghijkl"), *((f"Ġ{first}", second) for first, second in words)]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocabulary)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(file))
+
+
 def mooncake(at: int, prompt: int, output: int = 1) -> str:
     return json.dumps({"timestamp": at, "input_length": prompt, "output_length": output}) + "\n"
 
 
-def made(tokens: Tokens, seed: int = 1, **workload: Any) -> Workload:
-    config: RunConfig = checked({"workload": workload, "seed": seed})
+def made(tokens: Tokens, seed: int = 1, salt: str = "none", **workload: Any) -> Workload:
+    config: RunConfig = checked({"workload": workload, "seed": seed, "salt": salt})
     return make_workload(config, tokens)
 
 
@@ -46,6 +58,50 @@ def test_equal_seeds_give_equal_requests_in_any_order(tokens: Tokens) -> None:
     assert len({ask.text for ask in forwards}) == 30
     assert all(ask.prompt_tokens == len(ask.text or "") for ask in forwards)
     assert len({ask.prompt_tokens for ask in forwards}) > 10
+
+
+def texts(ask: Ask) -> list[str]:
+    return [ask.text] if ask.text is not None else [str(one["content"]) for one in ask.messages or ()]
+
+
+@pytest.fixture(scope="module")
+def word_tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    """Words with a space in front are one token each; without it they are letters."""
+    file = tmp_path_factory.mktemp("words") / "tokenizer.json"
+    write_words_tokenizer(file)
+    return Tokens(file)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "distribution", "chat", "prompts", "prompts-chat", "mooncake", "burstgpt"])
+def test_a_salt_changes_the_front_of_each_prompt_and_no_length(
+    word_tokens: Tokens, tmp_path: Path, kind: str
+) -> None:
+    fields: dict[str, Any] = {"kind": kind.partition("-")[0], "output_tokens": "3"}
+    if kind == "distribution":
+        fields["input_tokens"] = "uniform:8:40"
+    elif kind == "chat":
+        fields |= {"turns": 2, "system_tokens": 20, "input_tokens": "9"}
+    elif kind.startswith("prompts"):
+        file = tmp_path / "prompts.jsonl"
+        prompt = {"prompt": "one two"} if kind == "prompts" else {"messages": [{"role": "user", "content": "one two"}]}
+        file.write_text(json.dumps(prompt) + "\n")
+        fields["path"] = file
+    elif kind == "mooncake":
+        fields["path"] = TRACES / "mooncake_synthetic.jsonl"
+    elif kind == "burstgpt":
+        fields["path"] = TRACES / "burstgpt_synthetic.csv"
+    one, again, other = (made(word_tokens, salt=salt, **fields) for salt in ("a", "a", "b"))
+    for index in range(20):
+        asks = [workload.ask(index) for workload in (one, again, other)]
+        assert asks[0] == asks[1]
+        assert asks[0].prompt_tokens == asks[2].prompt_tokens
+        assert asks[0].output_tokens == asks[2].output_tokens
+        ours, theirs = (texts(ask)[0] for ask in (asks[0], asks[2]))
+        assert ours.split(" ")[:6] != theirs.split(" ")[:6]
+        assert ours.split(" ")[6:30] == theirs.split(" ")[6:30]
+    if kind == "chat":  # within a run, what is shared stays shared
+        assert len({texts(one.ask(index))[0] for index in range(20)}) == 1
+        assert one.ask(0).messages == (one.ask(SIDE_BY_SIDE).messages or ())[:2]
 
 
 def test_turns_of_a_conversation_begin_with_the_turn_before(tokens: Tokens) -> None:
