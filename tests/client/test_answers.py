@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
+import resource
+import socket
 import threading
 import time
 
@@ -331,6 +334,27 @@ def test_cancel_ends_the_wait_for_the_next_try() -> None:
     server.close()
 
 
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_no_try_goes_out_after_a_cancel(kind) -> None:
+    server = KINDS[kind][1]()
+    server.plans.plans = [[BUSY]]
+    with Asker(kind, server.url, retry=Retry(initial_backoff_s=500, max_backoff_s=500)).make() as client:
+        stream = client.stream("x", timeout_s=5000)
+        stream.cancel()
+        with pytest.raises(CancelledError):
+            next(stream)
+        assert server.plans.seen == []
+        stream = client.stream("x", timeout_s=5000)
+        canceller = threading.Timer(0.2, stream.cancel)
+        canceller.start()
+        with pytest.raises(CancelledError):
+            next(stream)
+        canceller.join()
+        time.sleep(0.1)  # for a second try to arrive, if there were one
+        assert len(server.plans.seen) == 1
+    server.close()
+
+
 def test_a_stream_that_is_forgotten_is_given_up() -> None:
     for kind, make in (("grpc", GrpcServer), ("http", HttpServer)):
         server = make()
@@ -425,14 +449,17 @@ def test_a_closed_client_says_so(asker) -> None:
             await client.close()
             await client.generate("x")
 
-        with pytest.raises(UnavailableError, match="the client is closed"):
+        with pytest.raises(UnavailableError, match="the client is closed") as caught:
             asyncio.run(run())
-        return
-    client = asker.make()
-    client.generate("x")
-    client.close()
-    with pytest.raises(UnavailableError, match="the client is closed"):
+    else:
+        client = asker.make()
         client.generate("x")
+        client.close()
+        with pytest.raises(UnavailableError, match="the client is closed") as caught:
+            client.generate("x")
+        with pytest.raises(UnavailableError, match="the client is closed"):
+            client.models()
+    assert not caught.value.retryable
 
 
 @pytest.mark.parametrize("kind", ["grpc", "grpc_aio"])
@@ -488,6 +515,31 @@ def test_a_connection_that_breaks_is_unavailable(kind) -> None:
         asker.stream("x")
     server.plans.plans = [[Drop()], [Chunk("again")]]
     assert asker.stream("x").text == "again"
+    server.close()
+
+
+def test_more_open_files_than_select_takes() -> None:
+    server = HttpServer()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        with conch_client.HttpClient(server.url) as client:
+            client.generate("x")
+            (idle,) = client._transport._idle
+            idle.sock = socket.socket(fileno=fcntl.fcntl(idle.sock.detach(), fcntl.F_DUPFD, 2000))
+            assert client.generate("x").text == "ok"
+            assert client._transport._idle == [idle]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        server.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "http_aio"])
+def test_text_that_is_none(kind) -> None:
+    server = HttpServer()
+    server.plans.plans = [[Raw(b'data: {"text_output": 5}\n\n')]]
+    with pytest.raises(InternalError, match=r"^text_output of the server's response must be text"):
+        Asker(kind, server.url).stream("x")
     server.close()
 
 

@@ -177,6 +177,74 @@ def test_a_bad_value_is_an_error_that_names_it(arguments, message) -> None:
     assert not caught.value.retryable
 
 
+SECRET = "Bearer s3cr3t"
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"authorization": f"{SECRET}\n"},
+         "header authorization must be of printable ASCII characters, got '\\n' at position 13"),
+        ({"x-key": f"{SECRET} é"}, "header x-key must be of printable ASCII characters, got '\\xe9' at position 14"),
+        ({"x-key": f"{SECRET} \ud800"},
+         "header x-key must be of printable ASCII characters, got '\\ud800' at position 14"),
+        ({"x-key": SECRET.encode()}, "header x-key must be a string, got bytes"),
+        ({"x key": SECRET}, "name of a header must be of letters, digits, '-', '_' and '.', got ' ' after 'x'"),
+        ({":path": SECRET}, "name of a header must be of letters, digits, '-', '_' and '.', got ':' after ''"),
+        ({"x-key-Bin": SECRET}, "name of a header must not end in -bin, where gRPC takes bytes, got 'x-key-Bin'"),
+        ({"": SECRET}, "name of a header must be a string and not empty, got ''"),
+        ({3: SECRET}, "name of a header must be a string and not empty, got 3"),
+    ],
+)  # fmt: skip
+def test_a_header_that_cannot_be(asker, headers, message) -> None:
+    for ask in (
+        lambda: asker.generate("x", headers=headers),
+        lambda: asker.call("health", client={"headers": headers}),
+        lambda: asker.call("cancel", "id", headers=headers),
+    ):
+        with pytest.raises(InvalidArgumentError) as caught:
+            ask()
+        assert caught.value.message == message
+    assert asker.plans.seen == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("\ud800", "model must be valid Unicode, got a lone surrogate"), (5, "model must be a string, got 5"),
+        ("", "model must be a name, got ''"), ("..", "model must be a name, got '..'"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be(asker, model, message) -> None:
+    for ask in (
+        lambda: asker.generate("x", model=model),
+        lambda: asker.call("cancel", "id", model=model),
+        lambda: asker.call("health", client={"model": model}),
+    ):
+        with pytest.raises(InvalidArgumentError) as caught:
+            ask()
+        assert caught.value.message == message
+    assert asker.plans.seen == []
+
+
+@pytest.mark.parametrize("timeout_s", [1e7, 1e12, 1e300])
+def test_more_time_than_a_socket_can_wait(asker, timeout_s) -> None:
+    assert asker.generate("x", timeout_s=timeout_s).text == "ok"
+
+
+@pytest.mark.parametrize("host", ["a..b", "a b", "x" * 64])
+def test_a_host_that_cannot_be(host, monkeypatch) -> None:
+    for kind in (conch_client.Client, conch_client.HttpClient):
+        with pytest.raises(InvalidArgumentError, match=f"the host of url must be a name or an address, got '{host}'"):
+            kind(f"{host}:1")
+        monkeypatch.setenv("CONCH_HOST", host)
+        with pytest.raises(InvalidArgumentError, match=f"the host of CONCH_HOST must be a name .*, got '{host}'"):
+            kind()
+        monkeypatch.delenv("CONCH_HOST")
+    with pytest.raises(InvalidArgumentError, match="the path of url must be percent-encoded ASCII"):
+        conch_client.HttpClient("http://h:1/a b")
+
+
 @pytest.mark.parametrize("url", ["ftp://h:1", "h:99999", "h:x", "", "h:1/path", "u:p@h:1", "[::1", "http://h"])
 def test_a_bad_address_is_an_error(url) -> None:
     with pytest.raises(InvalidArgumentError, match="url must"):
@@ -192,6 +260,7 @@ def test_addresses(monkeypatch) -> None:
     assert str(http_address(None, None)) == "127.0.0.1:8000"
     assert str(http_address("example.org", None)) == "example.org:8000"
     assert str(grpc_address("[::1]:5", None)) == "[::1]:5"
+    assert str(grpc_address("büro:5", None)) == "xn--bro-hoa:5"
     assert grpc_address("grpcs://h:5", None).tls == conch_client.Tls()
     assert http_address("https://h:5/triton/", None).path == "/triton"
     assert str(metrics_address(None, grpc_address("far:1", None))) == "far:8002"

@@ -168,13 +168,52 @@ def test_tls_with_a_client_certificate(kind, keys) -> None:
 
 @pytest.mark.parametrize("kind", ["grpc", "grpc_aio", "http", "http_aio"])
 def test_files_that_cannot_be(kind, keys) -> None:
-    with pytest.raises(InvalidArgumentError, match=r"ca_file must be a file, got 'no\.pem'"):
-        Asker(kind, "h:1", tls=Tls(ca_file="no.pem")).make()
+    good, key = str(keys / "client.pem"), str(keys / "client.key")
+    broken = keys / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for tls, message in (
+        (Tls(ca_file="no.pem"), "ca_file must be a file that can be read, got 'no.pem': No such file or directory"),
+        (Tls(ca_file=str(keys)), f"ca_file must be a file that can be read, got '{keys}': Is a directory"),
+        (Tls(ca_file=key), f"ca_file must hold certificates in PEM, got '{key}': no certificate or crl found"),
+        (Tls(ca_file=str(broken)), f"ca_file must hold certificates in PEM, got '{broken}': no valid PEM"),
+        (Tls(None, str(broken), key), f"cert_file must hold certificates in PEM, got '{broken}': no valid PEM"),
+        (Tls(None, good, str(keys / "other.key")),
+         "key_file must hold the key of cert_file, in PEM and without a passphrase, "
+         f"got '{keys}/other.key': key values mismatch"),
+        (Tls(None, good, str(broken)),
+         "key_file must hold the key of cert_file, in PEM and without a passphrase, "
+         f"got '{broken}': no valid PEM"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidArgumentError) as caught:
+            Asker(kind, "h:1", tls=tls).make()
+        assert caught.value.message == message
     with pytest.raises(InvalidArgumentError, match="cert_file and key_file must be given together"):
-        Asker(kind, "h:1", tls=Tls(cert_file="no.pem")).make()
+        Asker(kind, "h:1", tls=Tls(cert_file=good)).make()
     scheme = "grpc" if kind.startswith("grpc") else "http"
     with pytest.raises(InvalidArgumentError, match=f"url must start with {scheme}s://"):
         Asker(kind, f"{scheme}://h:1", tls=Tls()).make()
+
+
+@pytest.mark.parametrize("kind", ["grpc", "grpc_aio", "http", "http_aio"])
+def test_a_file_that_may_not_be_read(kind, keys, monkeypatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    with pytest.raises(InvalidArgumentError, match=r"cert_file must be a file .*client\.pem': Permission denied"):
+        Asker(kind, "h:1", tls=Tls(None, str(keys / "client.pem"), str(keys / "client.key"))).make()
+
+
+def test_tls_files_are_read_once(keys) -> None:
+    server = _secure_server("http", keys, ask_client=False)
+    own = keys / "own.pem"
+    shutil.copy(keys / "ca.pem", own)
+    with Asker("http", server.url, tls=Tls(str(own))).make() as client:
+        own.unlink()
+        assert client.generate("x").text == "ok"
+        server.drop_connections()
+        assert client.generate("x").text == "ok"
+    server.close()
 
 
 def test_a_path_in_front() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from conch_client import _contract as contract
@@ -51,10 +51,9 @@ def metrics_address(url: str | None, server: Address) -> Address:
 
 
 def _address(url: str | None, tls: Tls | None, variable: str, default_port: int, schemes: tuple[str, str]) -> Address:
-    _check_files(tls)
     if url is None:
         host = os.environ.get(contract.HOST_VARIABLE, contract.DEFAULT_HOST)
-        return Address(_ANY_HOST.get(host, host), _port(variable, default_port), tls)
+        return Address(_host(contract.HOST_VARIABLE, _ANY_HOST.get(host, host)), _port(variable, default_port), tls)
     scheme, _, rest = url.rpartition("://")
     if scheme and scheme not in schemes:
         raise InvalidArgumentError(f"url must be host:port or start with {' or '.join(schemes)}://, got {url!r}")
@@ -70,7 +69,18 @@ def _address(url: str | None, tls: Tls | None, variable: str, default_port: int,
         tls = Tls()
     if tls is not None and scheme == schemes[0]:
         raise InvalidArgumentError(f"url must start with {schemes[1]}:// if tls is given, got {url!r}")
-    return Address(name, port or _port(variable, default_port), tls, path)
+    if not (path.isascii() and path.isprintable()) or " " in path:
+        raise InvalidArgumentError(f"the path of url must be percent-encoded ASCII, got {url!r}")
+    return Address(_host("url", name), port or _port(variable, default_port), tls, path)
+
+
+def _host(field: str, name: str) -> str:
+    """The name as the domain name system knows it, in ASCII."""
+    with suppress(UnicodeError):
+        known = name.encode("idna").decode("ascii")
+        if known.isprintable() and " " not in known:
+            return known
+    raise InvalidArgumentError(f"the host of {field} must be a name or an address, got {name!r}")
 
 
 def _port(variable: str, default: int) -> int:
@@ -80,14 +90,3 @@ def _port(variable: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
         raise InvalidArgumentError(f"{variable} must be a port in [1, 65535], got {text!r}")
     return int(text)
-
-
-def _check_files(tls: Tls | None) -> None:
-    if tls is None:
-        return
-    if (tls.cert_file is None) != (tls.key_file is None):
-        raise InvalidArgumentError("cert_file and key_file must be given together")
-    for name in ("ca_file", "cert_file", "key_file"):
-        path = getattr(tls, name)
-        if path is not None and not Path(path).is_file():
-            raise InvalidArgumentError(f"{name} must be a file, got {path!r}")

@@ -14,12 +14,11 @@ from conch_client.address import Address, metrics_address
 from conch_client.errors import (
     ConchClientError,
     DeadlineExceededError,
-    InvalidArgumentError,
     PermissionDeniedError,
     UnavailableError,
 )
 from conch_client.metrics import Metrics, fetch_metrics
-from conch_client.request import Request, build_request, build_stop
+from conch_client.request import Request, build_request, build_stop, check_headers, check_model
 from conch_client.retry import Deadline, Retry
 from conch_client.streams import Stream
 from conch_client.transport import Transport
@@ -48,8 +47,7 @@ class Settings:
         retry: Retry | None,
         metrics_url: str | None,
     ) -> None:
-        if not model:
-            raise InvalidArgumentError("model must not be empty")
+        check_model(model)
         Deadline(timeout_s)  # a bad default is an error here, not at the first request
         self.address = address
         self.model = model
@@ -68,7 +66,7 @@ class Settings:
         return build_request(
             prompt=prompt,
             messages=messages,
-            model=model or self.model,
+            model=self.model if model is None else model,
             version=self._version(model, version),
             request_id=request_id,
             stream=stream,
@@ -76,7 +74,7 @@ class Settings:
         )
 
     def _build_stop(self, request_id: str, model: str | None, version: str | int | None) -> Request:
-        return build_stop(model or self.model, self._version(model, version), request_id)
+        return build_stop(self.model if model is None else model, self._version(model, version), request_id)
 
     def _version(self, model: str | None, version: str | int | None) -> str | int | None:
         # A version belongs to a model: the default one does not go with another model.
@@ -155,10 +153,9 @@ class SyncClient(Settings):
     def _open(
         self, request: Request, stream: bool, timeout_s: float | None, headers: Mapping[str, str] | None
     ) -> Stream:
-        deadline = self._deadline(timeout_s)
-        transport = self._transport
+        deadline, checked, transport = self._deadline(timeout_s), check_headers(headers), self._transport
         return Stream(
-            lambda: transport.open(request, deadline, headers or {}, stream), request, deadline, self._retry,
+            lambda: transport.open(request, deadline, checked, stream), request, deadline, self._retry,
             None if stream or not request.own_id else lambda: self._stop_later(request, headers),
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from conch_client.address import Address
 from conch_client.base import STOP_TIMEOUT_S, STOP_WAIT_S, Settings, as_models
 from conch_client.errors import ConchClientError, DeadlineExceededError, PermissionDeniedError, UnavailableError
 from conch_client.metrics import Metrics, fetch_metrics
-from conch_client.request import Request, build_stop
+from conch_client.request import Request, build_stop, check_headers
 from conch_client.retry import Deadline
 from conch_client.streams import AsyncStream
 from conch_client.transport import AsyncTransport
@@ -71,10 +71,9 @@ class AsyncBaseClient(Settings):
     def _open(
         self, request: Request, stream: bool, timeout_s: float | None, headers: Mapping[str, str] | None
     ) -> AsyncStream:
-        deadline = self._deadline(timeout_s)
-        transport = self._transport
+        deadline, checked, transport = self._deadline(timeout_s), check_headers(headers), self._transport
         return AsyncStream(
-            lambda: transport.open(request, deadline, headers or {}, stream), request, deadline, self._retry,
+            lambda: transport.open(request, deadline, checked, stream), request, deadline, self._retry,
             None if stream or not request.own_id else lambda: self._stop_later(request, headers),
         )  # fmt: skip
 

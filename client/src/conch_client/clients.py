@@ -11,6 +11,7 @@ from conch_client.base_aio import AsyncBaseClient
 from conch_client.grpc_aio_transport import AsyncGrpcTransport
 from conch_client.grpc_transport import GrpcTransport
 from conch_client.http_transport import HttpTransport
+from conch_client.request import check_headers
 from conch_client.retry import Retry
 from conch_client.types import Tls
 
@@ -39,7 +40,7 @@ class Client(SyncClient):
     ) -> None:  # fmt: skip
         address = grpc_address(url, tls)
         super().__init__(
-            GrpcTransport(address, headers or {}), address, model=model, version=version, timeout_s=timeout_s,
+            GrpcTransport(address, check_headers(headers)), address, model=model, version=version, timeout_s=timeout_s,
             retry=retry, metrics_url=metrics_url,
         )  # fmt: skip
 
@@ -54,8 +55,8 @@ class AsyncClient(AsyncBaseClient):
     ) -> None:  # fmt: skip
         address = grpc_address(url, tls)
         super().__init__(
-            AsyncGrpcTransport(address, headers or {}), address, model=model, version=version, timeout_s=timeout_s,
-            retry=retry, metrics_url=metrics_url,
+            AsyncGrpcTransport(address, check_headers(headers)), address, model=model, version=version,
+            timeout_s=timeout_s, retry=retry, metrics_url=metrics_url,
         )  # fmt: skip
 
 
@@ -73,7 +74,7 @@ class HttpClient(SyncClient):
     ) -> None:  # fmt: skip
         address = http_address(url, tls)
         super().__init__(
-            HttpTransport(address, headers or {}), address, model=model, version=version, timeout_s=timeout_s,
+            HttpTransport(address, check_headers(headers)), address, model=model, version=version, timeout_s=timeout_s,
             retry=retry, metrics_url=metrics_url,
         )  # fmt: skip
 
@@ -90,6 +91,6 @@ class AsyncHttpClient(AsyncBaseClient):
 
         address = http_address(url, tls)
         super().__init__(
-            AsyncHttpTransport(address, headers or {}), address, model=model, version=version, timeout_s=timeout_s,
-            retry=retry, metrics_url=metrics_url,
+            AsyncHttpTransport(address, check_headers(headers)), address, model=model, version=version,
+            timeout_s=timeout_s, retry=retry, metrics_url=metrics_url,
         )  # fmt: skip

@@ -87,6 +87,15 @@ class UnavailableError(ConchClientError):
     retryable = True
 
 
+class ClosedError(UnavailableError):
+    """The client itself was closed."""
+
+    retryable = False
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed")
+
+
 class DeadlineExceededError(ConchClientError):
     """No full answer within ``timeout_s``, or within ``timeout_ms`` of the server's time."""
 

@@ -10,7 +10,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from conch_client.address import Address
-from conch_client.errors import CancelledError, UnavailableError
+from conch_client.errors import CancelledError, ClosedError
 from conch_client.grpc_wire import (
     CHANNEL_OPTIONS,
     STREAM_INFER,
@@ -45,7 +45,7 @@ class AsyncGrpcTransport:
 
     def _connect(self) -> None:
         if self._closed:
-            raise UnavailableError("the client is closed")
+            raise ClosedError()
         if self._channel is not None:
             return
         options = list(CHANNEL_OPTIONS)

@@ -9,7 +9,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from conch_client.address import Address
-from conch_client.errors import UnavailableError
+from conch_client.errors import ClosedError
 from conch_client.grpc_wire import (
     CHANNEL_OPTIONS,
     STREAM_INFER,
@@ -40,6 +40,7 @@ class GrpcTransport:
     def __init__(self, address: Address, headers: Mapping[str, str]) -> None:
         self._address = address
         self._headers = dict(headers)
+        self._closed = False
         options = list(CHANNEL_OPTIONS)
         if address.tls is None:
             self._channel = grpc.insecure_channel(str(address), options=options)
@@ -54,23 +55,22 @@ class GrpcTransport:
 
     def open(self, request: Request, deadline: Deadline, headers: Mapping[str, str], stream: bool) -> GrpcCall:
         """Start a generation. It runs until read to its end, cancelled or out of time."""
-        try:
-            rpc = self._stream_infer(
-                message_of(request),
-                timeout=deadline.remaining_s(),
-                metadata=metadata_of({**self._headers, **headers}),
-            )
-        except ValueError as error:  # what grpc raises for a channel that was closed
-            raise UnavailableError("the client is closed") from error
+        rpc = self._start(self._stream_infer, message_of(request), deadline, {**self._headers, **headers})
         return GrpcCall(rpc, request, self._address, deadline)
 
     def _unary(self, method: Any, message: Any, deadline: Deadline) -> Any:
         try:
-            return method(message, timeout=deadline.remaining_s(), metadata=metadata_of(self._headers))
+            return self._start(method, message, deadline, self._headers)
         except grpc.RpcError as error:
             raise rpc_error(error, self._address, deadline.exceeded()) from error
-        except ValueError as error:
-            raise UnavailableError("the client is closed") from error
+
+    def _start(self, method: Any, message: Any, deadline: Deadline, headers: Mapping[str, str]) -> Any:
+        try:
+            return method(message, timeout=deadline.remaining_s(), metadata=metadata_of(headers))
+        except ValueError as error:  # what grpc raises for a closed channel, and for some things else
+            if self._closed:
+                raise ClosedError from error
+            raise
 
     def server_live(self, deadline: Deadline) -> bool:
         """Whether the server answers and is not about to stop."""
@@ -100,6 +100,7 @@ class GrpcTransport:
 
     def close(self) -> None:
         """Close the channel; calls in flight are cancelled."""
+        self._closed = True
         self._channel.close()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +15,7 @@ from conch_client.address import Address
 from conch_client.answers import chunk_of_values
 from conch_client.errors import ConchClientError, InternalError, UnavailableError, error_of, error_of_text
 from conch_client.request import Request
+from conch_client.tls import read_file, ssl_context
 from conch_client.types import Chunk, ModelInfo, Tls
 
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -145,9 +145,10 @@ def rpc_error(error: Any, address: Address, timeout_error: ConchClientError) -> 
 
 
 def credentials_of(tls: Tls) -> Any:
-    """gRPC channel credentials for the files of a Tls."""
+    """gRPC channel credentials for the files of a Tls.
 
-    def content(path: str | None) -> bytes | None:
-        return None if path is None else Path(path).read_bytes()
-
-    return grpc.ssl_channel_credentials(content(tls.ca_file), content(tls.key_file), content(tls.cert_file))
+    Raises:
+        InvalidArgumentError: a file that cannot be used.
+    """
+    ssl_context(tls)  # gRPC itself says nothing before it connects, and then no more than that TLS failed
+    return grpc.ssl_channel_credentials(*(read_file(tls, name) for name in ("ca_file", "key_file", "cert_file")))

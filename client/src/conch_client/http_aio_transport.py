@@ -8,16 +8,16 @@ from collections.abc import Mapping
 import aiohttp
 
 from conch_client.address import Address
-from conch_client.errors import ConchClientError, UnavailableError
+from conch_client.errors import ClosedError, ConchClientError
 from conch_client.http_wire import (
     EventParser,
     body_of,
     chunk_of,
     connection_error,
+    context_of,
     generate_path,
     model_path,
     models_of,
-    ssl_context,
     status_error,
     versions_of,
 )
@@ -39,7 +39,7 @@ class AsyncHttpTransport:
     def __init__(self, address: Address, headers: Mapping[str, str]) -> None:
         self._address = address
         self._headers = dict(headers)
-        self._ssl = True if address.tls is None else ssl_context(address.tls)
+        self._ssl = context_of(address) or True
         self._base = f"{'http' if address.tls is None else 'https'}://{address}{address.path}"
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -53,7 +53,7 @@ class AsyncHttpTransport:
             ConchClientError: the server cannot be reached, or time is up.
         """
         if self._closed:
-            raise UnavailableError("the client is closed")
+            raise ClosedError()
         if self._session is None:
             # No limit: how many requests there are at once is the caller's affair.
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl))

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from conch_client.address import Address
-from conch_client.errors import UnavailableError
+from conch_client.errors import ClosedError
 from conch_client.http_wire import (
     EventParser,
     body_of,
     chunk_of,
     connect,
     connection_error,
+    context_of,
     generate_path,
     model_path,
     models_of,
@@ -32,9 +33,17 @@ from conch_client.request import Request
 from conch_client.retry import Deadline
 from conch_client.types import Chunk, ModelInfo
 
-_BROKEN = (OSError, http.client.HTTPException, ValueError)  # ValueError: a read of a response closed meanwhile
+_BROKEN = (OSError, http.client.HTTPException)
+_BROKEN_READ = (*_BROKEN, ValueError)  # a read of a response closed meanwhile
 _READ_BYTES = 65536
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+
+
+def _has_something_to_read(idle: socket.socket) -> bool:
+    """So has an idle connection that the server has closed. Not select(), which ends at 1024 open files."""
+    poll = select.poll()
+    poll.register(idle, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class HttpTransport:
@@ -48,6 +57,7 @@ class HttpTransport:
     def __init__(self, address: Address, headers: Mapping[str, str]) -> None:
         self._address = address
         self._headers = dict(headers)
+        self._context = context_of(address)
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -62,14 +72,13 @@ class HttpTransport:
         """A connection that nobody else uses: an idle one that is still open, or a new one."""
         with self._lock:
             if self._closed:
-                raise UnavailableError("the client is closed")
+                raise ClosedError()
             while self._idle:
                 connection = self._idle.pop()
-                # An idle connection with something to read was closed by the server.
-                if connection.sock is not None and not select.select([connection.sock], [], [], 0)[0]:
+                if connection.sock is not None and not _has_something_to_read(connection.sock):
                     return connection
                 connection.close()
-        connection = connect(self._address, deadline.remaining_s())
+        connection = connect(self._address, self._context, deadline.remaining_s())
         try:
             connection.connect()
         except _BROKEN as error:
@@ -192,7 +201,7 @@ class HttpCall:
                 parts.append(part)
             self._ended = True
             return response.status, b"".join(parts)
-        except _BROKEN as error:
+        except _BROKEN_READ as error:
             raise connection_error(error, self._transport.address, self._deadline) from error
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
@@ -203,7 +212,7 @@ class HttpCall:
         assert self._request is not None
         try:
             data = self._next_data()
-        except _BROKEN as error:
+        except _BROKEN_READ as error:
             raise connection_error(error, self._transport.address, self._deadline) from error
         chunk = chunk_of(data, self._request, self._started)
         self._started = True

@@ -16,7 +16,10 @@ from conch_client.answers import chunk_of_values
 from conch_client.errors import ConchClientError, InternalError, UnavailableError, error_of_http, error_of_text
 from conch_client.request import Request
 from conch_client.retry import Deadline
-from conch_client.types import Chunk, ModelInfo, Tls
+from conch_client.tls import ssl_context
+from conch_client.types import Chunk, ModelInfo
+
+_UNEXPECTED = (ValueError, TypeError, KeyError, AttributeError)  # of JSON that is none, or holds something else
 
 
 def generate_path(request: Request, stream: bool) -> str:
@@ -56,6 +59,8 @@ def chunk_of(data: str | bytes, request: Request, started: bool) -> Chunk:
         raise error_of_text(str(fields["error"]), "INTERNAL" if started else "INVALID_ARGUMENT", request.request_id)
     text_name = contract.RENAMES.get(request.model, {}).get(contract.TEXT_OUTPUT, contract.TEXT_OUTPUT)
     values = {contract.TEXT_OUTPUT: _listed(fields.get(text_name, ""))}
+    if not all(isinstance(text, str) for text in values[contract.TEXT_OUTPUT]):
+        raise InternalError(f"{text_name} of the server's response must be text, got {data[:200]!r}")
     values |= {name: _listed(fields[name]) for name in contract.REPORTED if name in fields}
     return chunk_of_values(values, fields.get("model_version", ""))
 
@@ -76,15 +81,31 @@ def status_error(status: int, body: bytes, request_id: str | None = None) -> Con
 
 
 def models_of(body: bytes) -> list[ModelInfo]:
-    """The repository index."""
-    return [
-        ModelInfo(m["name"], m.get("version", ""), m.get("state", ""), m.get("reason", "")) for m in json.loads(body)
-    ]
+    """The repository index.
+
+    Raises:
+        InternalError: it is none.
+    """
+    try:
+        index = json.loads(body)
+        if isinstance(index, list):
+            more = ("version", "state", "reason")
+            return [ModelInfo(str(m["name"]), *(str(m.get(name, "")) for name in more)) for m in index]
+    except _UNEXPECTED:
+        pass
+    raise InternalError(f"the server's list of models must be a JSON list of objects, got {body[:200]!r}")
 
 
 def versions_of(body: bytes) -> list[str]:
-    """The versions in a model's metadata."""
-    return [str(version) for version in json.loads(body)["versions"]]
+    """The versions in a model's metadata.
+
+    Raises:
+        InternalError: it is none.
+    """
+    try:
+        return [str(version) for version in json.loads(body)["versions"]]
+    except _UNEXPECTED:
+        raise InternalError(f"a model's metadata must be a JSON object with versions, got {body[:200]!r}") from None
 
 
 class EventParser:
@@ -115,19 +136,21 @@ class EventParser:
             raise UnavailableError("the connection ended within a response")
 
 
-def ssl_context(tls: Tls) -> ssl.SSLContext:
-    """Python's TLS settings for the files of a Tls."""
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
+def context_of(address: Address) -> ssl.SSLContext | None:
+    """TLS settings of an address; None for plain text.
+
+    Raises:
+        InvalidArgumentError: a file that cannot be used.
+    """
+    return None if address.tls is None else ssl_context(address.tls)
 
 
-def connect(address: Address, timeout_s: float | None) -> http.client.HTTPConnection:
+def connect(
+    address: Address, context: ssl.SSLContext | None, timeout_s: float | None
+) -> http.client.HTTPConnection:
     """A connection that is not open yet; each wait on it may take ``timeout_s``."""
-    if address.tls is None:
+    if context is None:
         return http.client.HTTPConnection(address.host, address.port, timeout=timeout_s)
-    context = ssl_context(address.tls)
     return http.client.HTTPSConnection(address.host, address.port, timeout=timeout_s, context=context)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from conch_client.address import Address
 from conch_client.errors import InternalError, UnavailableError, error_of_http
-from conch_client.http_wire import connect, connection_error
+from conch_client.http_wire import connect, connection_error, context_of
 from conch_client.retry import Deadline
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?")
@@ -117,7 +117,7 @@ def fetch_metrics(address: Address, deadline: Deadline) -> Metrics:
     Raises:
         ConchClientError: it cannot be reached, or answers with an error.
     """
-    connection = connect(address, deadline.remaining_s())
+    connection = connect(address, context_of(address), deadline.remaining_s())
     try:
         connection.request("GET", f"{address.path}/metrics")
         response = connection.getresponse()

@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import numbers
+import re
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from conch_client.errors import InvalidArgumentError
 _INTEGER_RANGES = {"INT32": (-(2**31), 2**31 - 1), "INT64": (-(2**63), 2**63 - 1), "UINT64": (0, 2**64 - 1)}
 _GUIDES = {"json_schema": "json_schema", "regex": "regex", "grammar": "ebnf_grammar"}  # argument -> type of its guide
 _JSON = "json"
+_NOT_IN_NAME, _NOT_IN_VALUE = re.compile(r"[^A-Za-z0-9_.-]"), re.compile(r"[^ -~]")  # of a header
 _ARGUMENTS = (_JSON, *_GUIDES, "prompt", "messages", "model", "version", "request_id", "timeout_s", "headers")
 
 # The counts cost nothing, and a Completion has them.
@@ -59,9 +61,11 @@ def build_request(
 
     Raises:
         TypeError: a parameter that does not exist; the nearest one is named.
-        InvalidArgumentError: a value of the wrong type; not exactly one of prompt and messages; more than one guide.
+        InvalidArgumentError: a value of the wrong type; no model; not exactly one of prompt and messages; more than
+            one guide.
     """
     _refuse_unknown(parameters)
+    check_model(model)
     parameters = _with_guide(parameters)
     if (prompt is None) == (messages is None):
         given = "neither" if prompt is None else "both"
@@ -88,10 +92,49 @@ def build_stop(model: str, version: str | int | None, request_id: str) -> Reques
     """A request that ends those that have its id.
 
     Raises:
-        InvalidArgumentError: the id is no text, or empty.
+        InvalidArgumentError: the id or the model is no text, or empty.
     """
     tensors = ((contract.STOP, "BOOL", True),)
+    check_model(model)
     return Request(model, _version(version), _request_id(_text("request_id", request_id)), tensors)
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Headers that gRPC and HTTP both can send. A value may be a secret, so no message shows one.
+
+    Raises:
+        InvalidArgumentError: a name or a value that cannot be.
+    """
+    checked = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not name:
+            raise InvalidArgumentError(f"name of a header must be a string and not empty, got {name!r}")
+        if bad := _NOT_IN_NAME.search(name):
+            raise InvalidArgumentError(
+                f"name of a header must be of letters, digits, '-', '_' and '.', "
+                f"got {bad[0]!a} after {name[: bad.start()]!r}"
+            )
+        if name.lower().endswith("-bin"):
+            raise InvalidArgumentError(f"name of a header must not end in -bin, where gRPC takes bytes, got {name!r}")
+        if not isinstance(value, str):
+            raise InvalidArgumentError(f"header {name} must be a string, got {type(value).__name__}")
+        if bad := _NOT_IN_VALUE.search(value):
+            raise InvalidArgumentError(
+                f"header {name} must be of printable ASCII characters, got {bad[0]!a} at position {bad.start()}"
+            )
+        checked[name] = value
+    return checked
+
+
+def check_model(model: str) -> str:
+    """The name of a model.
+
+    Raises:
+        InvalidArgumentError: no text, empty, or what would lead out of its place in an HTTP path.
+    """
+    if _text("model", model) in ("", ".", ".."):
+        raise InvalidArgumentError(f"model must be a name, got {model!r}")
+    return model
 
 
 def _with_guide(parameters: Mapping[str, Any]) -> dict[str, Any]:

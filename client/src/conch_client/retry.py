@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from conch_client.errors import ConchClientError, DeadlineExceededError, InvalidArgumentError
 
+_FOREVER_S = 1e6  # sockets count milliseconds in 31 bits, and gRPC has a limit too
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -43,7 +45,7 @@ class Deadline:
     """The moment when a request is given up.
 
     Args:
-        timeout_s: seconds from now; None or infinity: never.
+        timeout_s: seconds from now; None, infinity or anything beyond 10^6 (11 days): never.
 
     Raises:
         InvalidArgumentError: not a number > 0.
@@ -53,7 +55,7 @@ class Deadline:
         if timeout_s is not None and not timeout_s > 0:
             raise InvalidArgumentError(f"timeout_s must be > 0, got {timeout_s}")
         self.timeout_s = math.inf if timeout_s is None else timeout_s
-        self._end_s = time.monotonic() + self.timeout_s
+        self._end_s = math.inf if self.timeout_s > _FOREVER_S else time.monotonic() + self.timeout_s
 
     def remaining_s(self) -> float | None:
         """Seconds left, None without a deadline.

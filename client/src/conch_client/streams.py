@@ -162,10 +162,12 @@ class Stream(_Collected):
     def _first(self) -> Chunk:
         attempt = 1
         while True:
+            if self._cancelled:  # before the first read, or while we waited for the next try
+                raise self._stopped()
             try:
                 self._asked = True
                 self._call = self._open_call()
-                if self._cancelled:  # between the caller's cancel and this line there was no call to cancel
+                if self._cancelled:  # while there was no call to cancel
                     raise self._stopped()
                 return next(self._call)
             except ConchClientError as error:

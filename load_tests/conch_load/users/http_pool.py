@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 
 from conch_client.address import Address
 from conch_client.errors import ConchClientError
-from conch_client.http_wire import EventParser, connect
+from conch_client.http_wire import EventParser, connect, context_of
 
 from conch_load.users.exchange import BAD_RESPONSE, CONNECTION, CUT, TIMEOUT, Exchange
 
@@ -37,6 +37,7 @@ class HttpPool:
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         self._address, self._timeout_s = address, timeout_s
+        self._context = context_of(address)
         self._idle: list[http.client.HTTPConnection] = []
 
     def get(self, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -45,7 +46,7 @@ class HttpPool:
         Raises:
             OSError, http.client.HTTPException: it cannot be had.
         """
-        connection = connect(self._address, self._timeout_s)
+        connection = connect(self._address, self._context, self._timeout_s)
         try:
             connection.request("GET", self._address.path + path, headers=dict(headers))
             response = connection.getresponse()
@@ -74,7 +75,7 @@ class HttpPool:
                 connection.close()
                 if not kept:
                     raise
-                connection = connect(self._address, self._timeout_s)
+                connection = connect(self._address, self._context, self._timeout_s)
                 response = self._ask(connection, path, body, headers)
             if response.status != 200:
                 raise StatusError(response.status, response.read())
@@ -100,7 +101,7 @@ class HttpPool:
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
         if self._idle:
             return self._idle.pop(), True
-        return connect(self._address, self._timeout_s), False
+        return connect(self._address, self._context, self._timeout_s), False
 
     def _ask(
         self, connection: http.client.HTTPConnection, path: str, body: bytes, headers: Mapping[str, str]

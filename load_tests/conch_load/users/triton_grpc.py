@@ -9,7 +9,7 @@ import grpc
 from conch_client.address import grpc_address
 from conch_client.errors import ConchClientError, error_of
 from conch_client.grpc_wire import STREAM_INFER, chunk_of, message_of
-from conch_client.http_wire import ssl_context
+from conch_client.tls import ssl_context
 from conch_client.types import Tls
 from tritonclient.grpc import service_pb2
 
