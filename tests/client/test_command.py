@@ -13,7 +13,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from conch_client import CancelledError, Retry, Stream
 from conch_client.cli import main
+from conch_client.request import build_stop
+from conch_client.retry import Deadline
+from conch_client.streams import Call
+from conch_client.terminal import Screen
 from fake_servers import Chunk, Endless, Fail, GrpcServer, HttpServer, Refuse
 
 
@@ -123,8 +128,15 @@ def test_ask_for_many_answers(server, capsys) -> None:
         ([], ["ask", "Hi", "--raw", "--system", "x"], 2,
          "conch: system must not be given with --raw: there is no chat then\n"),
         ([], ["ask", "Hi", "--timeout-s", "0"], 2, "conch: timeout_s must be > 0, got 0.0\n"),
-        ([], ["ask", "Hi", "--header", "x"], 2, "conch: header must be NAME:VALUE, got 'x'\n"),
-        ([], ["ask", "Hi", "--ca-file", "no.pem"], 2, "conch: ca_file must be a file, got 'no.pem'\n"),
+        ([], ["ask", "Hi", "--header", "x"], 2, "conch: header must be NAME:VALUE, got no colon\n"),
+        ([], ["ask", "Hi", "--header", "Bearer of:secrets"], 2,
+         "conch: name of a header must be of letters, digits, '-', '_' and '.', got ' ' after 'Bearer'\n"),
+        ([], ["ask", "Hi", "--ca-file", "no.pem"], 2,
+         "conch: ca_file must be a file that can be read, got 'no.pem': No such file or directory\n"),
+        ([], ["ask", "\ud800"], 2, "conch: messages must be valid Unicode, got a lone surrogate\n"),
+        ([], ["ask", "Hi", "--model", "\ud800"], 2, "conch: model must be valid Unicode, got a lone surrogate\n"),
+        ([], ["ask", ""], 2, "conch: prompt must not be empty, got ''\n"),
+        ([], ["ask", "--raw", " \n"], 2, "conch: prompt must not be empty, got ' \\n'\n"),
     ],
 )  # fmt: skip
 def test_what_goes_wrong_is_one_line(server, capsys, plan, arguments, code, text) -> None:
@@ -162,6 +174,17 @@ def test_health_models_metrics(server, capsys) -> None:
     metrics.close()
 
 
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"5", b"{}", b'["x"]', b'[{"n": 1}]', b"\xff"])
+def test_models_of_something_else_than_triton(body, monkeypatch, capsys) -> None:
+    server = HttpServer()
+    monkeypatch.setattr("fake_servers._Handler.do_POST", lambda handler: handler._send(200, body))
+    assert run("models", "--url", f"http://{server.url}") == 1
+    server.close()
+    assert capsys.readouterr().err == (
+        f"conch: the server's list of models must be a JSON list of objects, got {body!r}\n"
+    )
+
+
 def test_chat_keeps_the_history(server, capsys, monkeypatch) -> None:
     server.plans.plans = [
         [Chunk("Hello")], [Fail("internal error")], [Chunk("Again")], [Chunk("New")], [Chunk("Aye")],
@@ -179,6 +202,44 @@ def test_chat_keeps_the_history(server, capsys, monkeypatch) -> None:
     assert [m["role"] for m in sent[2]] == ["user", "assistant", "user"]
     assert sent[4][0]["role"] == "system"
     assert tensors(server)["top_k"] == 1
+
+
+def test_chat_goes_on_after_a_line_that_is_not_utf8(server, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"Hi\nGr\xfc\xdfe\nMore\n"), encoding="utf-8"))
+    assert run("chat", *server.protocol) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("ok\nok\n", "conch: a line must be UTF-8, got b'Gr\\xfc\\xdfe'\n")
+    assert [m["content"] for m in json.loads(tensors(server)["messages"])] == ["Hi", "ok", "More"]
+
+
+def test_a_disk_that_is_full(server) -> None:
+    for command in (["ask", "Hi"], ["models"]):
+        with open("/dev/full", "wb") as full:  # noqa: PTH123
+            program = [sys.executable, "-m", "conch_client", *command, *server.protocol]
+            done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, timeout=20)
+        errors = b"conch: standard input or output broke: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, errors)
+
+
+def test_the_standard_files_may_be_closed(server) -> None:
+    command = f'"{sys.executable}" -m conch_client ask - {" ".join(server.protocol)} <&- 2>&1 >&-'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout) == (2, b"conch: prompt must not be empty, got ''\n")
+
+
+def test_the_second_ctrl_c_ends_what_hears_no_cancel() -> None:
+    """As a connection that is being made to a host that says nothing."""
+
+    def connect() -> Call:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    stream = Stream(connect, build_stop("ensemble", None, "r"), Deadline(None), Retry())
+    with pytest.raises(CancelledError, match="cancelled by the caller"):
+        Screen().answer(stream)
+    assert stream.is_cancelled
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class Terminal:

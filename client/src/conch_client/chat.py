@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from conch_client.base import SyncClient
-from conch_client.errors import ConchClientError
+from conch_client.errors import ConchClientError, InvalidArgumentError
 from conch_client.terminal import Screen
 from conch_client.types import Message
 
@@ -50,13 +50,16 @@ def run_chat(client: SyncClient, screen: Screen, system: str | None, controls: d
     interactive = sys.stdin.isatty()
     while True:
         try:
-            line = input("> " if interactive else "").strip()
+            line = screen.read_line("> " if interactive else "")
         except EOFError:
             if interactive:
                 screen.line()
             return 0
         except KeyboardInterrupt:
             screen.line()
+            continue
+        except InvalidArgumentError as error:
+            screen.error(error)
             continue
         if line == "/quit":
             return 0
@@ -85,7 +88,7 @@ def _turn(line: str, client: SyncClient, conversation: _Conversation, screen: Sc
             screen.answer(stream)
         except ConchClientError as error:
             if not stream.is_cancelled:
-                screen.fail(f"conch: {' '.join(error.message.split())}")
+                screen.error(error)
             if not stream.is_cancelled or not stream.text:
                 return
     conversation.add(line, stream.text)

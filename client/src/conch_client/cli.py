@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,12 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             screen.flush()
             return code
     except ConchClientError as error:
-        screen.fail(f"conch: {' '.join(error.message.split())}")
+        screen.error(error)
         return EXIT_USAGE if isinstance(error, InvalidArgumentError) else EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # as in `conch ask ... | head -1`; Python must not try to flush again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # as in `conch ask ... | head -1`
+        screen.drop_output()
+        return EXIT_FAILED
+    except OSError as error:  # of the terminal, a pipe or a file: those of connections are ConchClientErrors
+        screen.drop_output()
+        screen.fail(f"conch: standard input or output broke: {error.strerror}")
         return EXIT_FAILED
 
 
@@ -173,12 +175,15 @@ def _client(options: argparse.Namespace) -> SyncClient:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise InvalidArgumentError(f"header must be NAME:VALUE, got {text!r}")
+        # Not shown, since what was meant as the value may be a secret.
+        raise InvalidArgumentError("header must be NAME:VALUE, got " + ("no name" if colon else "no colon"))
     return name.strip(), value.strip()
 
 
 def _ask(client: SyncClient, options: argparse.Namespace, screen: Screen) -> int:
     prompt = screen.read_all() if options.prompt == "-" else options.prompt
+    if not prompt.strip():
+        raise InvalidArgumentError(f"prompt must not be empty, got {prompt[:20]!r}")
     arguments: dict[str, Any] = {"prompt": prompt} if options.raw else {"messages": _chat(options.system, prompt)}
     if options.raw and options.system is not None:
         raise InvalidArgumentError("system must not be given with --raw: there is no chat then")
