@@ -32,12 +32,13 @@ SOURCED = Given(source=LLAMA)
 COMPILED = Given(runtime="tensorrtllm")
 SYSTEMS = {
     "llama2_70b_build_config.py.txt": "trtllm", "engine_config.json": "trtllm", "trtllm.yaml": "trtllm",
+    "engine_config_llama_tp4.json": "trtllm", "engine_config_qwen_tp4.json": "trtllm",
     "vllm.yaml": "vllm", "vllm_lora.yaml": "vllm", "tgi.env": "tgi", "tgi_docker.sh": "tgi", "Modelfile": "ollama",
 }  # fmt: skip
 
 
 def read(name: str, said: Given | None = None) -> Imported:
-    without_a_model = name in ("llama2_70b_build_config.py.txt", "engine_config.json")
+    without_a_model = name == "llama2_70b_build_config.py.txt" or name.startswith("engine_config")
     said = said or (SOURCED if without_a_model else Given())
     return import_text((FILES / name).read_text(), SYSTEMS[name], name, said, FILES)
 
@@ -89,12 +90,26 @@ def _names(name: str) -> list[str]:
     return re.findall(r"(?<![\w-])(?!-e )(-{1,2}[a-z][\w-]*|\w+(?==))", uncommented)
 
 
+# Sections that are accounted for as a whole.
+_ONE_FIELD = ("rotary_scaling", "trtllm_modules_to_hf_modules", "moe", "auto_parallel_config")
+
+
 def _leaves(data: dict[str, Any]) -> Iterator[str]:
     for key, value in data.items():
-        if isinstance(value, dict) and key not in ("rotary_scaling", "trtllm_modules_to_hf_modules"):
+        if isinstance(value, dict) and key not in _ONE_FIELD:
             yield from _leaves(value)
         else:
             yield key
+
+
+@pytest.mark.parametrize("name", ["engine_config_llama_tp4.json", "engine_config_qwen_tp4.json"])
+def test_an_engine_without_paged_context_fmha_reuses_no_blocks(name: str) -> None:
+    imported = read(name)
+    assert (settings(imported.spec).tp_size, imported.spec.engine.enable_kv_cache_reuse) == (4, False)
+    assert not settings(imported.spec).plugin_config.use_paged_context_fmha
+    (assumed,) = [entry for entry in imported.account if entry.key == "engine.enable_kv_cache_reuse"]
+    assert (assumed.fate, assumed.note) == (Fate.ASSUMED, "reuse needs use_paged_context_fmha, which is off")
+    assert fate(imported, "auto_parallel_config")[0] is Fate.DROPPED
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -293,6 +293,8 @@ def _lengths(draft: Draft, by_name: dict[str, Field]) -> None:
 
 def _assume(draft: Draft, by_name: dict[str, Field]) -> None:
     draft.assume("engine.max_batch_size", 64, "Conch's default; TensorRT-LLM's is 2048, which takes much memory")
+    if draft.get(f"{PLUGINS}.use_paged_context_fmha") is False:
+        draft.assume("engine.enable_kv_cache_reuse", False, "reuse needs use_paged_context_fmha, which is off")
     if draft.get("engine.max_input_len") is None:
         step = draft.get("engine.max_num_tokens") or 8192
         length = draft.get("engine.max_seq_len")

@@ -15,7 +15,7 @@ QFORMAT, KV_CACHE = f"{_QUANTIZATION}.qformat", f"{_QUANTIZATION}.kv_cache_dtype
 # Sections whose fields are read as if they stood at the top.
 SECTIONS = {
     "build_config", "builder_config", "plugin_config", "pretrained_config", "mapping", "quantization", "quant_config",
-    "lora_config", "kv_cache_config", "auto_parallel_config", "model_config", "triton_config",
+    "lora_config", "kv_cache_config", "model_config", "triton_config",
 }  # fmt: skip
 ARCHITECTURES = {
     **{name.lower(): name for name in CONVERTERS},
@@ -96,7 +96,12 @@ DROPPED = {
         "num_kv_heads", "head_size", "head_dim", "vocab_size", "hidden_act", "intermediate_size", "norm_epsilon",
         "position_embedding_type", "max_position_embeddings", "rotary_base", "rotary_scaling", "rotary_pct", "moe",
         "qk_layernorm", "residual_mlp", "mlp_bias", "attn_bias", "disable_weight_only_quant_plugin", "embedding_scale",
-        "cross_attention", "tie_word_embeddings", "qwen_type", "seq_length", "producer", "model_type", "name"),
+        "cross_attention", "tie_word_embeddings", "qwen_type", "seq_length", "producer", "model_type", "name",
+        "num_labels", "use_logn_attn", "rotary_embedding_dim", "moe_intermediate_size",
+        "moe_shared_expert_intermediate_size", "moe_num_experts", "moe_top_k", "moe_tp_mode", "moe_normalization_mode",
+        "fc_after_embed", "use_input_layernorm_in_first_layer", "use_last_layernorm", "layer_idx_offset",
+        "embedding_multiplier", "attention_multiplier", "residual_multiplier", "output_multiplier_scale",
+        "runtime_defaults"),
         _OF_THE_MODEL),
     **dict.fromkeys((
         "weight_only_groupwise_quant_matmul_plugin", "weight_only_quant_matmul_plugin", "smooth_quant_plugins",
@@ -108,7 +113,7 @@ DROPPED = {
     **dict.fromkeys((
         "lookup_plugin", "enable_xqa", "use_custom_all_reduce", "attention_qk_half_accumulation", "builder_opt",
         "parallel_build", "enable_remove_input_padding", "auto_parallel", "cluster_key",
-        "enable_trt_overlap", "context_fmha_type", "share_embedding_table"), _GONE),
+        "enable_trt_overlap", "context_fmha_type", "share_embedding_table", "auto_parallel_config"), _GONE),
     **dict.fromkeys(("strongly_typed", "use_refit", "identity_plugin", "streamingllm", "manage_weights",
                      "use_parallel_embedding", "embedding_sharding_dim"), "TensorRT-LLM's default stands"),
     **dict.fromkeys(("max_encoder_input_len", "max_prompt_embedding_table_size", "max_multimodal_len", "use_mrope",
@@ -116,9 +121,11 @@ DROPPED = {
     **dict.fromkeys(("dry_run", "visualize_network", "monitor_memory", "enable_debug_output", "force_num_profiles",
                      "opt_batch_size", "int8"), "a switch of one build, not of the model"),
     **dict.fromkeys(("rank", "moe_tp_size", "moe_ep_size", "cp_size", "moe_cluster_size", "attn_tp_size",
-                     "attn_cp_size", "gpus", "auto_parallel_config", "trtllm_modules_to_hf_modules",
-                     "swap_gate_up_proj_lora_b_weight"),
+                     "attn_cp_size", "gpus", "trtllm_modules_to_hf_modules", "swap_gate_up_proj_lora_b_weight",
+                     "remove_duplicated_kv_heads"),
                     "TensorRT-LLM works it out"),
+    "explicitly_disable_gemm_plugin": "gemm_plugin says it",
+    **dict.fromkeys(("max_loras", "max_cpu_loras"), f"set {BACKEND}.lora_cache_* by hand: there in bytes, not adapters"),
     "use_inflight_batching": "requests are always batched in flight",
     "gather_generation_logits": "no client can ask Conch for them",
     "backend": "the compiled engine is served by Triton's backend tensorrtllm",
