@@ -33,6 +33,8 @@ CONVERTERS = {
     "Qwen3MoeForCausalLM": "qwen",
 }  # fmt: skip
 
+# Lowest compute capability that TensorRT-LLM 1.2 supports at all, Ampere's (docs/memory_planner.md).
+LEAST_CAPABILITY = (8, 0)
 # Lowest compute capability (tens: 8.9 is 89) that has the arithmetic of a format.
 LOWEST_SM = {"fp8": 89, "fp8_pc_pt": 89, "w4a8_awq": 89, "nvfp4": 100, "int4_awq": 80}
 
@@ -172,6 +174,10 @@ def require_arithmetic(settings: TensorRtLlm, compute_capability: str) -> None:
         ValueError: it cannot; names the key, what it needs and what there is.
     """
     sm = int(compute_capability.replace(".", ""))
+    if sm < 10 * LEAST_CAPABILITY[0] + LEAST_CAPABILITY[1]:
+        least = "{}.{}".format(*LEAST_CAPABILITY)
+        raise ValueError(f"compute_capability must be {least} or more for TensorRT-LLM {VERSION}, "
+                         f"got {compute_capability}")  # fmt: skip
     wanted = {
         "quantization.qformat": settings.quantization.qformat,
         "quantization.kv_cache_dtype": settings.quantization.kv_cache_dtype or "",

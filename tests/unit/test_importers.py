@@ -243,6 +243,25 @@ def test_a_docker_line_of_tgi() -> None:
     assert fate(imported, "--rm")[0] is Fate.DROPPED
 
 
+@pytest.mark.parametrize(
+    ("text", "tp_size", "assumed"),
+    [
+        ("CUDA_VISIBLE_DEVICES=0,1,2,3", 4, True),
+        ("NVIDIA_VISIBLE_DEVICES=0,1", 2, True),
+        ("CUDA_VISIBLE_DEVICES=0\nNVIDIA_VISIBLE_DEVICES=0,1", 1, False),
+        ("NVIDIA_VISIBLE_DEVICES=all", 1, False),
+        ("CUDA_VISIBLE_DEVICES=0,1\nSHARDED=false", 1, False),
+        ("CUDA_VISIBLE_DEVICES=0,1,2,3\nNUM_SHARD=2", 2, False),
+    ],
+)
+def test_the_gpus_that_tgi_would_shard_over(text: str, tp_size: int, assumed: bool) -> None:
+    imported = import_text(f"MAX_TOTAL_TOKENS=64\n{text}", "tgi", "file", SOURCED)
+    assert settings(imported.spec).tp_size == tp_size
+    entries = [e for e in imported.account if e.fate is Fate.ASSUMED and e.key == "engine.tensorrt_llm.tp_size"]
+    assert bool(entries) == assumed
+    assert not [entry for entry in imported.account if entry.fate is Fate.UNKNOWN]
+
+
 def test_a_modelfile() -> None:
     imported = read("Modelfile")
     spec = imported.spec

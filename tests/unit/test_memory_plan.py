@@ -17,10 +17,13 @@ from conch.errors import ConchError, InvalidArgumentError, UnsupportedError
 from conch.memory_plan.architecture import Architecture, parse_architecture, read_architecture
 from conch.memory_plan.command import main
 from conch.memory_plan.deployment import Deployment, KvCacheType, Quantization
+from conch.memory_plan.from_spec import engine_deployment
 from conch.memory_plan.gpus import GIB, MIB, Gpu, find_gpu, known_gpus
 from conch.memory_plan.planner import Verdict, activation_bytes, kv_bytes_per_token, plan_memory
 from conch.memory_plan.remedies import remedies
+from conch.memory_plan.report import as_text
 from conch.memory_plan.weights import parameter_count, weight_bytes
+from conch.spec import load_spec
 
 H100 = find_gpu("H100-80GB")
 
@@ -258,6 +261,23 @@ def test_what_a_gpu_cannot_compute_is_refused(gpu: str, deployment: Deployment, 
     with pytest.raises(UnsupportedError) as caught:
         plan_memory(model("Llama-3.1-8B"), deployment, find_gpu(gpu))
     assert message in caught.value.message
+
+
+def test_the_smaller_of_the_two_limits_of_the_kv_cache_counts() -> None:
+    free = plan_memory(model("Llama-3.1-8B"), Deployment(max_seq_len=4096), H100)
+    limited = Deployment(max_seq_len=4096, max_tokens_in_paged_kv_cache=5000)
+    capped = plan_memory(model("Llama-3.1-8B"), limited, H100)
+    assert (capped.kv_tokens, capped.full_sequences, capped.verdict) == (5024, 1, Verdict.FITS_FEWER)
+    assert (capped.is_capped, free.is_capped, free.verdict) == (True, False, Verdict.FITS)
+    assert "max_tokens_in_paged_kv_cache 5,000, less than 0.9 of" in as_text(capped, ())
+    spec = load_spec(SPECS / "llama2-70b-fp16-tp4.yaml").engine
+    assert spec.tensorrt_llm is not None
+    backend = spec.tensorrt_llm.backend.model_copy(update={"max_tokens_in_paged_kv_cache": 7})
+    asked = engine_deployment(spec, spec.tensorrt_llm.model_copy(update={"backend": backend}), capped.model)
+    assert asked.max_tokens_in_paged_kv_cache == 7
+    assert remedies(capped)[0].change == "max_tokens_in_paged_kv_cache: none"
+    large = replace(limited, max_tokens_in_paged_kv_cache=10 * free.kv_tokens)
+    assert plan_memory(model("Llama-3.1-8B"), large, H100).kv_tokens == free.kv_tokens
 
 
 def test_a_checkpoint_that_is_quantized_is_served_as_it_is() -> None:

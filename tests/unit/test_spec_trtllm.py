@@ -87,7 +87,7 @@ def test_keys_of_another_runtime_and_limits_that_do_not_fit_are_refused(engine: 
         ({"compute_capability": "8.0", "quantization": {"qformat": "fp8"}}, "8.9 or more, got 8.0"),
         ({"compute_capability": "8.6", "quantization": {"kv_cache_dtype": "fp8"}}, "kv_cache_dtype fp8 needs"),
         ({"compute_capability": "9.0", "quantization": {"qformat": "nvfp4"}}, "10.0 or more, got 9.0"),
-        ({"compute_capability": "7.5", "dtype": "bfloat16"}, "dtype bfloat16 needs"),
+        ({"compute_capability": "7.5"}, "compute_capability must be 8.0 or more for TensorRT-LLM 1.2.1, got 7.5"),
         ({"compute_capability": "9"}, "compute_capability"),
         ({"plugin_config": {"streamingllm": True}}, "unknown key engine.tensorrt_llm.plugin_config.streamingllm"),
         ({"plugin_config": {"gemm_plugin": "fp4"}}, "gemm_plugin"),

@@ -15,11 +15,13 @@ from conch.errors import ConchError
 
 if TYPE_CHECKING:
     from conch.build.pipeline import BuildOptions
+    from conch.spec import ModelSpec
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
 _DEFAULT_SPEC = "build_scripts/specs/smollm2-135m.yaml"
 _DEFAULT_REPOSITORY = "model_repository"
 _DEFAULT_CACHE = ".cache"
+_GPU_IMAGE = "conch:gpu"  # of make image-gpu
 
 
 class _TerminatedError(BaseException):
@@ -102,7 +104,7 @@ def _build(options: argparse.Namespace) -> int:
         print("\n".join(plan_build(spec, _build_options(options))))
         return 0
     build_release(spec, _build_options(options), Progress())
-    print(f"next: make serve{_make_variables(options)}")
+    print(f"next: {_serve_line(spec, options)}")
     return 0
 
 
@@ -121,6 +123,14 @@ def _build_options(options: argparse.Namespace) -> BuildOptions:
         name: getattr(options, name) for name in ("repository", "cache", "version", "export_python") if name in options
     }
     return BuildOptions(**given)
+
+
+def _serve_line(spec: ModelSpec, options: argparse.Namespace) -> str:
+    """The command that serves what this build wrote."""
+    if spec.engine.tensorrt_llm is None:
+        return f"make serve{_make_variables(options)}"
+    launch = [sys.executable, "build_scripts/launch.py", "--repository", str(options.repository), "--image", _GPU_IMAGE]
+    return f"{shlex.join(launch)}, which says how to serve it; make image-gpu makes the image"
 
 
 def _make_variables(options: argparse.Namespace) -> str:

@@ -54,6 +54,7 @@ _DROPPED = {
     "ENABLE_PREFILL_LOGPROBS": "no client can ask Conch for them",
 }  # fmt: skip
 _OF_THE_MODEL = ("MODEL_ID", "REVISION")
+_DEVICES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
 def import_tgi(text: str, origin: str, given: Given) -> Imported:
@@ -94,7 +95,7 @@ def _one(draft: Draft, setting: Setting, found: dict[str, Field]) -> None:
     name, field = setting.name, setting.field
     tables = {"DTYPE": (f"{_TRT}.dtype", _DTYPES), "QUANTIZE": (QFORMAT, _QUANTIZATIONS),
               "KV_CACHE_DTYPE": (KV_CACHE, _KV_CACHE)}  # fmt: skip
-    if name in _OF_THE_MODEL or name in ("SHARDED", "MAX_CONCURRENT_REQUESTS", "CUDA_VISIBLE_DEVICES"):
+    if name in _OF_THE_MODEL or name in ("SHARDED", "MAX_CONCURRENT_REQUESTS", *_DEVICES):
         return  # accounted for by name_model, _shards and _queue
     if field.value is None and name not in FLAGS:
         draft.refuse(f"{field.name} must have a value")
@@ -144,14 +145,18 @@ def _other(draft: Draft, setting: Setting) -> None:
 
 
 def _shards(draft: Draft, found: dict[str, Field]) -> None:
-    sharded, devices = found.get("SHARDED"), found.get("CUDA_VISIBLE_DEVICES")
+    sharded, devices = found.get("SHARDED"), _devices(draft, found)
     number = draft.get(_TP)
     if devices is not None:
         listed = [part for part in str(devices.value or "").split(",") if part.strip()]
-        if number is not None and listed and number > len(listed):
-            draft.refuse(f"NUM_SHARD must be <= {len(listed)}, the GPUs of CUDA_VISIBLE_DEVICES, got {number}")
-        elif sharded is not None and number is None and listed and values.truth(draft, sharded):
-            draft.map(devices, _TP, len(listed), "sharded over all of them")
+        several = len(listed) if listed not in (["all"], ["none"], ["void"]) else 0
+        if number is not None and several and number > several:
+            draft.refuse(f"NUM_SHARD must be <= {several}, the GPUs of {devices.name}, got {number}")
+        elif sharded is not None and number is None and several and values.truth(draft, sharded):
+            draft.map(devices, _TP, several, "sharded over all of them")
+        elif sharded is None and number is None and several > 1:
+            draft.drop(devices, "GPUs are chosen when the server is started; tp_size is their number")
+            draft.assume(_TP, several, f"TGI shards over all GPUs of {devices.name} where nothing says how many")
         else:
             draft.drop(devices, "GPUs are chosen when the server is started")
     if sharded is None:
@@ -168,6 +173,14 @@ def _shards(draft: Draft, found: dict[str, Field]) -> None:
         draft.map(sharded, _TP, 1)
     elif on:
         draft.drop(sharded, "tp_size says it")
+
+
+def _devices(draft: Draft, found: dict[str, Field]) -> Field | None:
+    """The field that TGI's launcher counts GPUs by."""
+    first, second = (found.get(name) for name in _DEVICES)
+    if first is not None and second is not None:
+        draft.drop(second, f"{first.name} counts before it")
+    return first or second
 
 
 def _contradictions(draft: Draft) -> None:

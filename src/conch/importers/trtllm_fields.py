@@ -125,7 +125,7 @@ DROPPED = {
                      "remove_duplicated_kv_heads"),
                     "TensorRT-LLM works it out"),
     "explicitly_disable_gemm_plugin": "gemm_plugin says it",
-    **dict.fromkeys(("max_loras", "max_cpu_loras"), f"set {BACKEND}.lora_cache_* by hand: there in bytes, not adapters"),
+    **dict.fromkeys(("max_loras", "max_cpu_loras"), "the cache of adapters is set in bytes: lora_cache_* of backend"),
     "use_inflight_batching": "requests are always batched in flight",
     "gather_generation_logits": "no client can ask Conch for them",
     "backend": "the compiled engine is served by Triton's backend tensorrtllm",

@@ -31,6 +31,7 @@ _NUMBERS = {
     "max_seq_len": "most tokens of prompt and answer (default: the model's context)",
     "max_num_tokens": "most tokens computed in one step",
     "max_beam_width": "beams of one sequence",
+    "max_tokens_in_paged_kv_cache": "most tokens of the KV cache (default: what the free memory holds)",
     "tokens_per_block": "tokens in one block of the KV cache",
     "group_size": "weights that share a scale, for int4_awq",
 }

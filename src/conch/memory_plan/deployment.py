@@ -66,6 +66,7 @@ class Deployment:
         max_num_tokens: most tokens computed in one step.
         max_beam_width: beams of one sequence.
         kv_cache_free_gpu_mem_fraction: part of the memory that is free after loading that becomes KV cache.
+        max_tokens_in_paged_kv_cache: most tokens of the KV cache; 0: what that part holds. The smaller one rules.
         tokens_per_block: tokens in one block of the paged KV cache.
         use_parallel_embedding: the embedding table is split over tp_size GPUs instead of copied to each.
     """
@@ -82,6 +83,7 @@ class Deployment:
     max_num_tokens: int = 8192
     max_beam_width: int = 1
     kv_cache_free_gpu_mem_fraction: float = 0.9
+    max_tokens_in_paged_kv_cache: int = 0
     tokens_per_block: int = 32
     use_parallel_embedding: bool = False
 
@@ -172,6 +174,9 @@ def _check_ranges(deployment: Deployment) -> None:
     for name in ("max_input_len", "max_seq_len"):
         if not 0 <= getattr(deployment, name) <= 1 << 24:
             raise InvalidArgumentError(f"{name} must be in [1, {1 << 24}], got {getattr(deployment, name)}")
+    if deployment.max_tokens_in_paged_kv_cache < 0:
+        raise InvalidArgumentError(f"max_tokens_in_paged_kv_cache must be >= 0, "
+                                   f"got {deployment.max_tokens_in_paged_kv_cache}")  # fmt: skip
     fraction = deployment.kv_cache_free_gpu_mem_fraction
     if not math.isfinite(fraction) or not 0 < fraction <= 1:
         raise InvalidArgumentError(f"kv_cache_free_gpu_mem_fraction must be in (0, 1], got {fraction}")

@@ -26,6 +26,7 @@ _KEYS = {
     "tokens_per_block": f"{_TRT}.plugin_config.tokens_per_block",
     "group_size": f"{_TRT}.quantization.awq_block_size", "quantization": f"{_TRT}.quantization.qformat",
     "kv_cache_type": f"{_TRT}.quantization.kv_cache_dtype",
+    "max_tokens_in_paged_kv_cache": f"{_TRT}.backend.max_tokens_in_paged_kv_cache",
     "kv_cache_free_gpu_mem_fraction": f"{_TRT}.backend.kv_cache_free_gpu_mem_fraction",
 }  # fmt: skip
 _NAME = re.compile(rf"(?<![\w.])({'|'.join(_KEYS)})(?!\w)")
@@ -71,4 +72,5 @@ def engine_deployment(engine: Engine, settings: TensorRtLlm, model: Architecture
         max_seq_len=engine.max_seq_len or 0, max_num_tokens=engine.max_num_tokens,
         max_beam_width=settings.build.max_beam_width, tokens_per_block=settings.plugin_config.tokens_per_block,
         kv_cache_free_gpu_mem_fraction=settings.backend.kv_cache_free_gpu_mem_fraction,
+        max_tokens_in_paged_kv_cache=settings.backend.max_tokens_in_paged_kv_cache or 0,
     )  # fmt: skip

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from importlib import resources
 
 from conch.errors import InvalidArgumentError
-from conch.spec_trtllm import LOWEST_SM
+from conch.spec_trtllm import LEAST_CAPABILITY, LOWEST_SM
 
 MIB = 1 << 20
 GIB = 1 << 30
-# TensorRT-LLM 1.2: Ampere and later; FP8 from Ada on; NVFP4 on Blackwell (docs/memory_planner.md).
-LEAST_CAPABILITY = (8, 0)
+# FP8 from Ada on; NVFP4 on Blackwell (docs/memory_planner.md).
 FP8_CAPABILITY = divmod(LOWEST_SM["fp8"], 10)
 NVFP4_CAPABILITY = divmod(LOWEST_SM["nvfp4"], 10)
 

@@ -41,7 +41,8 @@ class MemoryPlan:
         free_bytes: what is left for the KV cache and a reserve; negative where it does not even load.
         kv_bytes_per_token: on this GPU.
         kv_bytes_per_token_of_model: on all GPUs together, each head counted once.
-        kv_cache_bytes: kv_cache_free_gpu_mem_fraction of what is free, in whole blocks.
+        kv_cache_bytes: kv_cache_free_gpu_mem_fraction of what is free, in whole blocks; no more than
+            max_tokens_in_paged_kv_cache takes.
         kv_tokens: tokens that the KV cache holds.
         tokens_per_sequence: tokens that one sequence of max_seq_len holds in the cache, its beams among them.
         full_sequences: such sequences at once.
@@ -71,6 +72,13 @@ class MemoryPlan:
         return self.kv_bytes_per_token * self.tokens_per_sequence
 
     @property
+    def is_capped(self) -> bool:
+        """Whether max_tokens_in_paged_kv_cache, and not the memory, says how large the KV cache is."""
+        most = self.deployment.max_tokens_in_paged_kv_cache
+        fitting = max(self.free_bytes, 0) * self.deployment.kv_cache_free_gpu_mem_fraction
+        return most > 0 and self.kv_cache_bytes + self.kv_bytes_per_token * self.deployment.tokens_per_block <= fitting
+
+    @property
     def exceeds_memory(self) -> bool:
         """Whether the weights and one sequence are too large, whatever the estimates say."""
         return self.weight_bytes + self.sequence_bytes > self.memory_bytes
@@ -91,6 +99,8 @@ def plan_memory(model: Architecture, deployment: Deployment, gpu: Gpu) -> Memory
     per_token = kv_bytes_per_token(model, deployment)
     block = per_token * deployment.tokens_per_block
     blocks = max(math.floor(free * deployment.kv_cache_free_gpu_mem_fraction) // block, 0)
+    if deployment.max_tokens_in_paged_kv_cache:
+        blocks = min(blocks, math.ceil(deployment.max_tokens_in_paged_kv_cache / deployment.tokens_per_block))
     sequence = tokens_per_sequence(model, deployment)
     full = blocks * deployment.tokens_per_block // sequence
     verdict = Verdict.FITS if full >= deployment.max_batch_size else Verdict.FITS_FEWER

@@ -39,10 +39,10 @@ def remedies(plan: MemoryPlan) -> tuple[Remedy, ...]:
     enough = (Verdict.FITS,) if plan.verdict is Verdict.FITS_FEWER else (Verdict.FITS, Verdict.FITS_FEWER)
     found = [
         _first(plan, enough, candidates)
-        for candidates in (_more_gpus(plan), _quantized(plan), _kv_cache(plan), _shorter(plan), _fewer(plan),
-                           _smaller_steps(plan), _other_gpus(plan))
+        for candidates in (_uncapped(plan), _more_gpus(plan), _quantized(plan), _kv_cache(plan), _shorter(plan),
+                           _fewer(plan), _smaller_steps(plan), _other_gpus(plan))
     ]  # fmt: skip
-    if found[0] is None and found[1] is None:
+    if found[1] is None and found[2] is None:
         found.append(_first(plan, enough, _more_gpus_quantized(plan)))
     return tuple(remedy for remedy in found if remedy is not None)
 
@@ -59,6 +59,13 @@ def _first(plan: MemoryPlan, enough: tuple[Verdict, ...], candidates: Iterator[_
         if changed.verdict in enough:
             return Remedy(change, changed)
     return None
+
+
+def _uncapped(plan: MemoryPlan) -> Iterator[_Candidate]:
+    """All of the memory that is there for the KV cache."""
+    if plan.is_capped:
+        unlimited = replace(plan.deployment, max_tokens_in_paged_kv_cache=0)
+        yield "max_tokens_in_paged_kv_cache: none", unlimited, plan.gpu
 
 
 def _more_gpus(plan: MemoryPlan) -> Iterator[_Candidate]:

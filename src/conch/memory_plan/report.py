@@ -68,13 +68,15 @@ def _question(plan: MemoryPlan) -> list[str]:
 
 def _table(plan: MemoryPlan) -> list[str]:
     fraction = plan.deployment.kv_cache_free_gpu_mem_fraction
+    share = f"{fraction:g} of the {_gib(max(plan.free_bytes, 0))} that are free"
+    most = f"max_tokens_in_paged_kv_cache {plan.deployment.max_tokens_in_paged_kv_cache:,}, less than {share}"
     rows = [
         ("memory", plan.memory_bytes, ""),
         ("weights", plan.weight_bytes, ""),
         ("activations", plan.activation_bytes, "estimate"),
         ("buffers", plan.buffer_bytes, "estimate"),
         ("CUDA and runtime", plan.overhead_bytes, "estimate"),
-        ("KV cache", plan.kv_cache_bytes, f"{fraction:g} of the {_gib(max(plan.free_bytes, 0))} that are free"),
+        ("KV cache", plan.kv_cache_bytes, most if plan.is_capped else share),
     ]
     return [f"{'each GPU':<18} {'GiB':>8}"] + [f"{name:<18} {size / GIB:>8.2f}  {note}".rstrip()
                                               for name, size, note in rows]  # fmt: skip

@@ -142,8 +142,10 @@ def refusal(place: Place, section: dict[str, Any] | None = None, /, **environmen
 
 
 def test_from_a_checkpoint_to_a_repository(place: Place) -> None:
-    status, _, errors = place.build()
+    status, printed, errors = place.build()
     assert (status, errors) == (0, "")
+    launch = "build_scripts/launch.py --repository repository --image conch:gpu, which says how to serve it"
+    assert f"next: {sys.executable} {launch}" in printed
     convert, build = place.commands
     assert convert.startswith("python3 /app/examples/models/core/llama/convert_checkpoint.py --model_dir ")
     assert build.startswith("trtllm-build --checkpoint_dir ")
