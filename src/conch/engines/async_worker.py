@@ -13,12 +13,12 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from conch.engines.base import Event, Failure, GenerationRequest, Report, StreamingCore
 from conch.engines.messages import Cancel, Command, Started, Step
 from conch.engines.offspring import end_when_left_alone
+from conch.engines.wire import Wire
 from conch.engines.worker import EXIT_BROKEN, STATE_EVERY_S
 from conch.errors import ConchError, InternalError
 from conch.spec import Engine as EngineSpec
@@ -35,7 +35,7 @@ class AsyncWorker(Report):
         connection: receives Command, sends Message.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Wire) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[int] = self._loop.create_future()
@@ -159,7 +159,7 @@ def core_opener(engine_dir: Path, spec: EngineSpec) -> OpenCore:
     return lambda report: open_llmapi(engine_dir, spec, report)
 
 
-async def work(connection: Connection, open_core: OpenCore) -> int:
+async def work(connection: Wire, open_core: OpenCore) -> int:
     """Run a worker on this event loop; returns the exit code."""
     return await AsyncWorker(connection).run(open_core)
 
@@ -167,7 +167,7 @@ async def work(connection: Connection, open_core: OpenCore) -> int:
 def main() -> int:
     """Arguments: file descriptor of the socket, engine folder, engine section of the spec as JSON."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine-worker %(levelname)s %(message)s")
-    connection = Connection(int(sys.argv[1]))
+    connection = Wire(int(sys.argv[1]))
     end_when_left_alone(connection.fileno())
     try:
         opener = core_opener(Path(sys.argv[2]), EngineSpec.model_validate_json(sys.argv[3]))

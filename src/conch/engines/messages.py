@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from conch.engines.base import EngineState, Event, GenerationRequest
+from conch.engines.base import EngineState, Event, Failure, GenerationRequest, Tokens
 from conch.errors import ConchError
 
 
@@ -25,6 +26,18 @@ class Step:
 
     events: list[Event]
     state: EngineState | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tokens as plain tuples: pickling an object takes five times as long, and the engine waits for it.
+        packed = [
+            e if isinstance(e, Failure) else (e.request_id, e.ids, e.finish_reason, e.log_probs, e.sequence)
+            for e in self.events
+        ]
+        return _unpack, (packed, self.state)
+
+
+def _unpack(packed: list[Failure | tuple[Any, ...]], state: EngineState | None) -> Step:
+    return Step([e if isinstance(e, Failure) else Tokens(*e) for e in packed], state)
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,7 @@ class OpenVinoBatcher(Batcher):
         except (RuntimeError, TypeError, ValueError) as error:
             raise InvalidArgumentError(f"refused by the engine: {last_line(error)}") from None
         self._live[request.request_id] = handle, request.params
+        self._mirror.settle(self._used_blocks())
         one_answer = max(request.params.beam_width, request.params.num_sequences) == 1
         self._mirror.add(request.request_id, request.input_ids, one_answer)
 
@@ -223,6 +224,7 @@ class OpenVinoBatcher(Batcher):
         live = self._live.pop(request_id, None)
         if live is not None:
             live[0].cancel()
+            self._mirror.settle(self._used_blocks())
             self._mirror.end(request_id)
             self._unsettled_steps = 2
             self._ended.append(request_id)
@@ -266,14 +268,17 @@ class OpenVinoBatcher(Batcher):
                     events.append(Tokens(request_id, output.generated_ids, finish, log_probs, sequence))
             elif handle.get_status() == self._ignored:
                 events.append(Failure(request_id, UnavailableError("the KV cache has no room for this request")))
-        self._mirror.settle(self._used_blocks())  # as it was in this step: who ended in it still held blocks
+        ended = [e for e in events if isinstance(e, Failure) or e.finish_reason is not None]
+        if ended:
+            self._mirror.settle(self._used_blocks())  # as it was in this step: they still held their blocks
         for event in events:
             if isinstance(event, Tokens):
                 self._mirror.tokens(event.request_id, event.ids)
-            if isinstance(event, Failure) or event.finish_reason is not None:
+        if ended:
+            self._unsettled_steps = max(1, self._unsettled_steps)
+            for event in ended:
                 self._live.pop(event.request_id, None)
                 self._mirror.end(event.request_id)
-                self._unsettled_steps = max(1, self._unsettled_steps)
         if self._guides is not None:
             for request_id in [*self._ended, *(event.request_id for event in events)]:
                 self._guides.begun(request_id)

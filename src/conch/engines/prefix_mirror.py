@@ -107,7 +107,7 @@ class PrefixMirror:
                 heapq.heappush(self._oldest, (when, key))
 
     def settle(self, used_blocks: int) -> None:
-        """Forget what was overwritten.
+        """Forget what was overwritten. To be called before look-ups and before requests end: until then they grow.
 
         Args:
             used_blocks: that the engine's running requests hold.

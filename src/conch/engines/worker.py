@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from conch.engines.base import Batcher, Event, Failure, GenerationRequest
 from conch.engines.messages import Cancel, Started, Step
 from conch.engines.openvino import OpenVinoBatcher
+from conch.engines.wire import Wire
 from conch.errors import ConchError, InternalError
 from conch.spec import Engine as EngineSpec
 
@@ -32,7 +32,7 @@ class Worker:
         batcher: the engine's core.
     """
 
-    def __init__(self, connection: Connection, batcher: Batcher) -> None:
+    def __init__(self, connection: Wire, batcher: Batcher) -> None:
         self._connection = connection
         self._batcher = batcher
         self._live: set[int] = set()
@@ -102,7 +102,7 @@ class Worker:
 def main() -> int:
     """Arguments: file descriptor of the socket, engine folder, engine section of the spec as JSON."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s engine-worker %(levelname)s %(message)s")
-    connection = Connection(int(sys.argv[1]))
+    connection = Wire(int(sys.argv[1]))
     try:
         batcher = OpenVinoBatcher(Path(sys.argv[2]), EngineSpec.model_validate_json(sys.argv[3]))
     except ConchError as error:

@@ -7,12 +7,12 @@ import queue
 import socket
 import subprocess
 import threading
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from conch.engines.interpreter import PACKAGES, engine_command
 from conch.engines.messages import Command, Started, Step
 from conch.engines.offspring import end_offspring, marked_environment
+from conch.engines.wire import Wire
 from conch.errors import UnavailableError
 from conch.spec import Engine as EngineSpec
 
@@ -54,7 +54,7 @@ class WorkerLink:
                 raise UnavailableError(f"the engine process cannot be started: {error.strerror}") from None
         self.pid = self._process.pid
         self._end_timeout_s = _END_OTHERS_TIMEOUT_S if spec.runtime in PACKAGES else _END_TIMEOUT_S
-        self._connection = Connection(ours.detach())
+        self._connection = Wire(ours.detach())
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_all, name="engine-writer", daemon=True)
         self._writer.start()

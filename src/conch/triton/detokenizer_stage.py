@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ class DetokenizerStage:
         context = arrays.get(CONTEXT_IDS.name)
         trims = arrays.get(TRIM_CHARS.name)
         texts = np.empty(output_ids.shape[:2], dtype=np.object_)
-        for place in np.ndindex(texts.shape):
+        for place in product(*map(range, texts.shape)):  # np.ndindex takes as long as all the rest
             ids = output_ids[place].tolist()
             if lengths is not None:
                 ids = ids[: lengths[place]]
