@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conch.bound import bound
 from conch.contract import (
     ENGINE,
     GRPC_PORT_VARIABLE,
@@ -26,7 +27,6 @@ from conch.contract import (
 )
 from conch.repository.artifacts import ENGINE_DIR, Artifacts, Provenance
 from conch.repository.layout import Release, write_release
-from conch.server.bound import bound
 from conch.server.locate import BACKENDS_VARIABLE
 from conch.server.state import READY, RunDir, State
 from conch.spec import ModelSpec, load_spec, parse_spec

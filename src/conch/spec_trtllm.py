@@ -93,14 +93,14 @@ class TensorRtLlm(Section):
     def _carries_the_version(cls, value: str) -> str:
         if re.search(r"\s", value) or value.startswith("-"):
             raise ValueError(f"must be the name of an image, got {value!r}")
-        tag = _TAG.search(value)
-        if tag is None:  # a copy under another name: the build asks what is in it
+        tag = image_tag(value)
+        if tag is None:  # another name: the build and the launch ask Docker which container it was made from
             return value
-        found = CONTAINERS.get(tag[1])
+        found = CONTAINERS.get(tag)
         if found != VERSION:
             carries = f"carries {found}" if found else "is not known to carry it"
             good = ", ".join(t for t, v in CONTAINERS.items() if v == VERSION)
-            raise ValueError(f"must carry TensorRT-LLM {VERSION} (tags {good}), and {tag[1]} {carries}")
+            raise ValueError(f"must carry TensorRT-LLM {VERSION} (tags {good}), and {tag} {carries}")
         return value
 
     @model_validator(mode="after")
@@ -161,6 +161,12 @@ class TensorRtLlm(Section):
         if any((size is not None) != wanted for size in sizes):
             raise ValueError("build.speculative_decoding_mode lookahead_decoding and backend.lookahead_window_size, "
                              "lookahead_ngram_size and lookahead_verification_set_size need each other")  # fmt: skip
+
+
+def image_tag(image: str) -> str | None:
+    """The release of Triton's containers that an image's name says, such as "26.07"; None for another name."""
+    tag = _TAG.search(image)
+    return tag[1] if tag else None
 
 
 def require_arithmetic(settings: TensorRtLlm, compute_capability: str) -> None:

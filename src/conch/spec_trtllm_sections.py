@@ -93,7 +93,8 @@ class Build(Section):
         max_beam_width: widest beam search that the engine is compiled for.
         kv_cache_type: in-flight batching needs paged.
         opt_num_tokens: tokens of a step that kernels are chosen for; None: max_batch_size * max_beam_width.
-        logits_dtype: of the logits; None: as the checkpoint says.
+        logits_dtype: of the logits. Always said to trtllm-build, since checkpoints differ: convert_checkpoint.py
+            writes float32, quantize.py float16 or the model's dtype; the backend's tensors must be the engine's.
         gather_context_logits: keep the logits of the prompt, which cost memory and no client can ask Conch for.
         profiling_verbosity, weight_sparsity, weight_streaming, strip_plan, fast_build, log_level: see trtllm-build.
         workers: ranks that are compiled at the same time, one GPU each.
@@ -105,7 +106,7 @@ class Build(Section):
     max_beam_width: int = Field(default=1, ge=1, le=64)
     kv_cache_type: Literal["paged", "continuous", "disabled"] = "paged"
     opt_num_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
-    logits_dtype: Literal["float16", "float32"] | None = None
+    logits_dtype: Literal["float16", "float32"] = "float32"
     gather_context_logits: bool = False
     profiling_verbosity: Literal["layer_names_only", "detailed", "none"] = "layer_names_only"
     weight_sparsity: bool = False

@@ -1,8 +1,10 @@
-"""Runs the long work of others (pip, the exporter) in a child process that never outlives the build."""
+"""Runs the long work of others (pip, the exporter, trtllm-build) in a child process that ends with the build."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -10,14 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from conch.bound import bound
 from conch.build.progress import Progress
 
 _POLL_S = 0.2
 _LOOK_S = 0.02
 _GRACE_S = 5.0
-
-# A child that is told of its parent's death: a build that is killed must not leave one that goes on writing.
-DIE_WITH_PARENT = "import ctypes, signal; ctypes.CDLL(None).prctl(1, signal.SIGKILL)"
 
 
 def run_child(
@@ -39,12 +39,19 @@ def run_child(
 
     Returns:
         Exit status (negative: the signal that ended it), and all that it printed.
+
+    Raises:
+        FileNotFoundError: there is no such program.
     """
+    program = shutil.which(command[0], path=environment.get("PATH", os.defpath))
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     started_s = time.monotonic()
     with tempfile.TemporaryFile() if log is None else log.open("w+b") as output:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(environment)
-        )
+            bound([program, *command[1:]]), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env=dict(environment),
+        )  # fmt: skip
         try:
             progress.begin(title)
             while not _has_ended(child, _POLL_S):

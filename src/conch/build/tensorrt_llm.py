@@ -6,9 +6,11 @@ stays in the cache: a build that was killed goes on after the last step that end
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from conch.build.tensorrt_llm_host import Workplace
 from conch.build.tensorrt_llm_memory import require_memory
 from conch.build.tensorrt_llm_plan import no_gguf
 from conch.errors import BuildError, RepositoryError
+from conch.repository.manifest import file_entry
 from conch.spec import Engine
 from conch.spec_trtllm import TensorRtLlm
 from conch.trtllm.commands import TIMING_CACHE, checkpoint_command, container_command, engine_command
@@ -31,6 +34,7 @@ from conch.trtllm.model_config import check_model
 
 CHECKPOINTS = "tensorrt_llm_checkpoints"
 LOGS = "logs"
+_KILL_S = 30
 
 
 def compile_tensorrt_llm(
@@ -47,8 +51,8 @@ def compile_tensorrt_llm(
     Raises:
         BuildError: the model does not fit the spec, a step failed, or what it made is not whole.
     """
-    settings = engine.tensorrt_llm
-    assert settings is not None
+    assert engine.tensorrt_llm is not None
+    settings = _with_absolute_folders(engine.tensorrt_llm)
     if checkpoint.format is not Format.HUGGINGFACE:
         raise no_gguf()
     model = check_model(read_json(checkpoint.path / CONFIG_FILE), engine, settings)
@@ -73,7 +77,11 @@ class _Steps:
     ) -> None:  # fmt: skip
         self._checkpoint, self._engine, self._settings = checkpoint, engine, settings
         self._cache, self._progress, self._workplace = cache, progress, workplace
-        self._key = _key(checkpoint.sha256, settings.version, checkpoint_command(settings, "", "", ""))
+        self._calibration = _folders(settings.quantization.calib_dataset) if settings.quantization.needed else []
+        self._adapters = _folders(*settings.build.lora_dir)
+        self._key = _key(
+            checkpoint.sha256, settings.version, checkpoint_command(settings, "", "", ""), _content(self._calibration)
+        )
         weights = [name for name in checkpoint.files if name.endswith(".safetensors")]
         self.weight_bytes = sum((checkpoint.path / name).stat().st_size for name in weights)
 
@@ -84,7 +92,7 @@ class _Steps:
         def make(files_dir: Path) -> dict[str, str]:
             require_space(files_dir, self.weight_bytes)
             command = checkpoint_command(settings, _path(source.path), _path(files_dir), self._workplace.examples_dir)
-            self._run("checkpoint", command, files_dir, [source.path])
+            self._run("checkpoint", command, files_dir, [source.path, *self._calibration])
             for name in (CONFIG_FILE, *(f"rank{rank}.safetensors" for rank in range(settings.world_size))):
                 if not (files_dir / name).is_file():
                     raise BuildError(f"the checkpoint must hold {name}, and does not: it was not finished")
@@ -99,7 +107,7 @@ class _Steps:
         def make(files_dir: Path) -> dict[str, str]:
             require_space(files_dir, sum(entry.size_bytes for entry in converted.files.values()))
             command = engine_command(self._engine, settings, _path(converted.files_dir), _path(files_dir))
-            self._run("engine", command, files_dir, [converted.files_dir, *map(Path, settings.build.lora_dir)])
+            self._run("engine", command, files_dir, [converted.files_dir, *self._adapters])
             (files_dir / TIMING_CACHE).unlink(missing_ok=True)
             write_build_file(files_dir, self._workplace.host)
             try:
@@ -109,7 +117,8 @@ class _Steps:
             return {"checkpoint": self._key, "command": json.dumps(command)}
 
         command = engine_command(self._engine, settings, "", "")
-        return self._cache.get(ENGINES, _key(self._key, self._workplace.host.compute_capability, command), make)
+        key = _key(self._key, self._workplace.host.compute_capability, command, _content(self._adapters))
+        return self._cache.get(ENGINES, key, make)
 
     def _run(self, step: str, command: list[str], output_dir: Path, inputs: list[Path]) -> None:
         """Run one step to its end.
@@ -120,14 +129,20 @@ class _Steps:
         logs = self._cache.root / LOGS
         logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"tensorrt_llm-{step}.log"
+        id_file = logs / f"tensorrt_llm-{step}.container"
         if self._workplace.container is not None:
+            stop_container(id_file)  # of a build that was killed
             folders = [_path(path) for path in (output_dir, *inputs)]
-            command = container_command(command, self._workplace.container, folders, f"{os.getuid()}:{os.getgid()}")
+            user = f"{os.getuid()}:{os.getgid()}"
+            command = container_command(command, self._workplace.container, folders, user, _path(id_file))
         self._progress.say(f"{step}: {Path(command[0]).name}; its output goes to {log}")
-        status, output = run_child(
-            command, progress=self._progress, title=f"making the {step}",
-            environment={**os.environ, "TMPDIR": _path(output_dir.parent)}, so_far=_size_of(output_dir), log=log,
-        )  # fmt: skip
+        try:
+            status, output = run_child(
+                command, progress=self._progress, title=f"making the {step}",
+                environment={**os.environ, "TMPDIR": _path(output_dir.parent)}, so_far=_size_of(output_dir), log=log,
+            )  # fmt: skip
+        finally:
+            stop_container(id_file)
         if status == 0:
             return
         if "No space left on device" in output or "Disk quota exceeded" in output:
@@ -137,8 +152,49 @@ class _Steps:
         raise BuildError(f"the {step} could not be made (status {status}): {last_lines(output)}", mend=f"See {log}")
 
 
+def stop_container(id_file: Path) -> None:
+    """End the container whose id a file holds, if it runs: Docker's command may be dead while its container is not."""
+    try:
+        container = id_file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return
+    if container:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # no Docker, or none that answers
+            subprocess.run(["docker", "kill", container], capture_output=True, timeout=_KILL_S, check=False)
+    id_file.unlink()
+
+
 def _size_of(folder: Path) -> Callable[[], str]:
     return lambda: f", {format_bytes(folder_bytes(folder))} so far"
+
+
+def _with_absolute_folders(settings: TensorRtLlm) -> TensorRtLlm:
+    """Folders that a spec names, as a container sees them; calib_dataset may be the name of a data set, too.
+
+    Raises:
+        BuildError: a folder of adapters is not there.
+    """
+    missing = [name for name in settings.build.lora_dir if not Path(name).is_dir()]
+    if missing:
+        raise BuildError(f"engine.tensorrt_llm.build.lora_dir must be folders that exist, got {missing[0]}")
+    adapters = tuple(_path(Path(name)) for name in settings.build.lora_dir)
+    data_set = settings.quantization.calib_dataset
+    quantization = {"calib_dataset": _path(Path(data_set)) if Path(data_set).is_dir() else data_set}
+    return settings.model_copy(update={
+        "build": settings.build.model_copy(update={"lora_dir": adapters}),
+        "quantization": settings.quantization.model_copy(update=quantization),
+    })  # fmt: skip
+
+
+def _folders(*names: str) -> list[Path]:
+    return [Path(name) for name in names if Path(name).is_dir()]
+
+
+def _content(folders: list[Path]) -> list[list[tuple[str, str]]]:
+    """Names and checksums of the files in folders: the same path may hold something else by the next build."""
+    files = ([path for path in sorted(folder.rglob("*")) if path.is_file()] for folder in folders)
+    return [[(str(path.relative_to(folder)), file_entry(path).sha256) for path in paths]
+            for folder, paths in zip(folders, files, strict=True)]  # fmt: skip
 
 
 def _path(path: Path) -> str:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conch.errors import BuildError
-from conch.spec_trtllm import CONTAINERS, TensorRtLlm, require_arithmetic
+from conch.spec_trtllm import TensorRtLlm, require_arithmetic
 from conch.trtllm.commands import EXAMPLES_DIR
 from conch.trtllm.engine_match import Host
-from conch.trtllm.host import find_gpus, installed_version
+from conch.trtllm.host import CONTAINER_VARIABLE, carried_version, find_gpus, found_in_image, installed_version
 
 EXAMPLES_VARIABLE = "CONCH_TRTLLM_EXAMPLES"
-# Set in Triton's containers: their release, which is the tag's.
-CONTAINER_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def find_workplace(settings: TensorRtLlm, how_to: str) -> Workplace:
     """
     found, container = installed_version(), os.environ.get(CONTAINER_VARIABLE)
     if container is not None and found is None:
-        carried = CONTAINERS.get(container[:5], "none that is known")
+        carried = carried_version(container) or "none that is known"
         raise BuildError(
             f"TensorRT-LLM {settings.version} is needed, and this container ({container}) has none in this Python; its "
             f"tag carries {carried}",
@@ -60,6 +58,8 @@ def find_workplace(settings: TensorRtLlm, how_to: str) -> Workplace:
     if found is None and shutil.which("docker") is None:
         raise BuildError("TensorRT-LLM is not installed here, and Docker, to run its container, is not either",
                          mend=how_to)  # fmt: skip
+    if found is None:
+        _require_version_in_image(settings)
     name, capability, count, memory_mib = find_gpus(how_to)
     host = Host(settings.version, capability, count, name, memory_mib)
     require_gpu(settings, host)
@@ -70,6 +70,14 @@ def find_workplace(settings: TensorRtLlm, how_to: str) -> Workplace:
             mend=f"Name their folder with {EXAMPLES_VARIABLE}",
         )
     return Workplace(host, None if found else settings.container, examples)
+
+
+def _require_version_in_image(settings: TensorRtLlm) -> None:
+    """Refuse an image that says it was made from another container; one that says nothing is told by its engine."""
+    found = found_in_image(settings.container)
+    if found is not None and found.version != settings.version:
+        has = f"has {found.version}" if found.version else "is not known to carry it"
+        raise BuildError(f"engine.tensorrt_llm.version is {settings.version}, and {found.where} {has}")
 
 
 def require_gpu(settings: TensorRtLlm, host: Host) -> None:

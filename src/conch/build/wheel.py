@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from conch.build.children import DIE_WITH_PARENT, folder_bytes, last_lines, run_child
+from conch.build.children import folder_bytes, last_lines, run_child
 from conch.build.disk import disk_errors, full_disk_error, require_space
 from conch.build.progress import Progress, format_bytes
 from conch.errors import BuildError
@@ -37,10 +37,9 @@ def download_wheel(requirement: str, sha256: str, folder: Path, progress: Progre
     temporary.mkdir(parents=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{requirement} --hash=sha256:{sha256}\n", encoding="utf-8")
-    start_pip = f"{DIE_WITH_PARENT}; import runpy; runpy.run_module('pip', run_name='__main__', alter_sys=True)"
     status, output = run_child(
         [
-            sys.executable, "-c", start_pip, "download", "--no-deps", "--require-hashes", "--no-binary=:none:",
+            sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-binary=:none:",
             "--only-binary=:all:", "--no-input", "--progress-bar=off", f"--dest={target}",
             f"--requirement={requirements}",
         ],

@@ -15,8 +15,9 @@ from conch.repository.artifacts import ENGINE_DIR
 from conch.repository.check import check_repository
 from conch.server.launch import Launch, Mode, Ports, checked_release, plan_launch
 from conch.server.report import complain
-from conch.trtllm.engine_match import check_host, read_engine
-from conch.trtllm.host import find_host
+from conch.spec_trtllm import TensorRtLlm
+from conch.trtllm.engine_match import check_host, check_version, read_engine
+from conch.trtllm.host import find_host, found_here, found_in_image
 
 
 def launch_command(argv: Sequence[str] | None = None) -> int:
@@ -24,19 +25,22 @@ def launch_command(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         spec, settings = checked_release(arguments.repository)
+        image = arguments.image or settings.container
+        unchecked = _check_versions(settings, image, arguments.run)
         if not arguments.dry_run:
             release = check_repository(arguments.repository)
             engine = read_engine(arguments.repository / ENGINE.name / str(release.version) / ENGINE_DIR)
-            check_host(engine, find_host(settings.version), settings.backend.num_nodes)
+            check_host(engine, find_host(), settings.backend.num_nodes)
         ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
         launch = plan_launch(
-            spec, settings, arguments.repository, Mode(arguments.mode), arguments.host, ports,
-            arguments.image or settings.container,
-        )  # fmt: skip
+            spec, settings, arguments.repository, Mode(arguments.mode), arguments.host, ports, image
+        )
     except ConchError as error:
         complain(error)
         return 1
     print(f"# {spec.name}: {settings.world_size} ranks, TensorRT-LLM {settings.version}")
+    if unchecked:
+        print(f"# not checked, since it cannot be known here: the version of TensorRT-LLM in {unchecked}")
     if settings.backend.num_nodes > 1:
         print("# on every machine the same image and repository; mpirun on the first one, inside of its container")
     print("# in the container")
@@ -46,6 +50,27 @@ def launch_command(argv: Sequence[str] | None = None) -> int:
     print("# from outside")
     print(shlex.join(launch.container))
     return 0
+
+
+def _check_versions(settings: TensorRtLlm, image: str, run: bool) -> str:
+    """Compare the engine's version of TensorRT-LLM with what would load it: what is here, and the image.
+
+    The engine has the spec's, which checked_release has seen to.
+
+    Returns:
+        What could not be asked for its version; empty where all could.
+
+    Raises:
+        RepositoryError: another version; names both sides.
+    """
+    here = found_here()
+    sides = {"this environment": here} if run or here is not None else {}
+    if not run:
+        sides[image] = found_in_image(image)
+    for found in sides.values():
+        if found is not None:
+            check_version(settings.version, found, settings.container)
+    return " and ".join(name for name, found in sides.items() if found is None)
 
 
 def _become(launch: Launch) -> int:

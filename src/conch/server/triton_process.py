@@ -7,9 +7,9 @@ import signal
 import subprocess
 from pathlib import Path
 
+from conch.bound import bound
 from conch.contract import UNARY_IN_FLIGHT, ensembles
 from conch.server import procfs
-from conch.server.bound import bound
 from conch.server.leftovers import Stub, as_stub, kill_group, remove_leftovers
 from conch.server.locate import Installation
 from conch.server.probe import ADMIN_HEADER

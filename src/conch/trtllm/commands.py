@@ -69,7 +69,9 @@ def engine_command(engine: Engine, settings: TensorRtLlm, checkpoint_dir: str, o
     return [BUILD_COMMAND, *_arguments(values)]
 
 
-def container_command(command: list[str], image: str, folders: list[str], user: str) -> list[str]:
+def container_command(
+    command: list[str], image: str, folders: list[str], user: str, id_file: str | None = None
+) -> list[str]:
     """The same command in a container, with the same paths.
 
     Args:
@@ -77,11 +79,15 @@ def container_command(command: list[str], image: str, folders: list[str], user: 
         image: container.
         folders: absolute; the container sees them where they are.
         user: "uid:gid" that the files shall belong to.
+        id_file: where Docker writes the container's id, for ``docker kill``; None: nowhere.
     """
     mounts = [part for folder in folders for part in ("--volume", f"{folder}:{folder}")]
+    named = [] if id_file is None else ["--cidfile", id_file]
+    # --init: without it the command is the container's first process, which SIGTERM does not end.
     return [
-        "docker", "run", "--rm", "--gpus", "all", "--ipc", "host", "--ulimit", "memlock=-1", "--ulimit",
-        "stack=67108864", "--user", user, "--env", "HOME=/tmp", "--env", "HF_TOKEN", *mounts, image, *command,
+        "docker", "run", "--rm", "--init", *named, "--gpus", "all", "--ipc", "host", "--ulimit", "memlock=-1",
+        "--ulimit", "stack=67108864", "--user", user, "--env", "HOME=/tmp", "--env", "HF_TOKEN", *mounts, image,
+        *command,
     ]  # fmt: skip
 
 

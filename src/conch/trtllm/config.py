@@ -18,7 +18,7 @@ from conch.trtllm.tensors import (
 )
 
 _EMBEDDING_TYPES = {"auto": "FP16", "float16": "FP16", "bfloat16": "BF16", "float32": "FP32"}
-_LOGITS_TYPES = {None: "FP32", "float32": "FP32", "float16": "FP16"}  # None: the checkpoint says float32
+_LOGITS_TYPES = {"float32": "FP32", "float16": "FP16"}
 
 
 def backend_model_config(spec: ModelSpec, settings: TensorRtLlm, version: int) -> pb.ModelConfig:

@@ -24,18 +24,31 @@ class Host:
     """Where an engine is compiled or loaded.
 
     Attributes:
-        tensorrt_llm: version of TensorRT-LLM there.
+        tensorrt_llm: version of TensorRT-LLM there; None where it is not known.
         compute_capability: of its GPUs, such as "9.0".
         gpus: number of them.
         gpu_name: as nvidia-smi says it.
         gpu_memory_mib: of each.
     """
 
-    tensorrt_llm: str
+    tensorrt_llm: str | None
     compute_capability: str
     gpus: int
     gpu_name: str = ""
     gpu_memory_mib: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A TensorRT-LLM that would load an engine.
+
+    Attributes:
+        version: None for a container that is not known to carry one.
+        where: what has it, for messages.
+    """
+
+    version: str | None
+    where: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,25 @@ def check_spec(engine: CompiledFor, settings: TensorRtLlm) -> None:
         _compare("compute capability", engine.compute_capability, "the spec", settings.compute_capability)
 
 
+def check_version(compiled: str, found: Found, container: str) -> None:
+    """Compare the version of TensorRT-LLM that an engine was compiled with, and the one that would load it.
+
+    Args:
+        compiled: the engine's.
+        found: the other.
+        container: one that carries the engine's, for the message.
+
+    Raises:
+        RepositoryError: they differ, or the other is not known; names both sides.
+    """
+    if compiled != found.version:
+        has = f"has {found.version}" if found.version else "is not known to carry it"
+        raise RepositoryError(
+            f"the engine was compiled for TensorRT-LLM {compiled}, and {found.where} {has}",
+            mend=f"Serve it in {container}, or an image made from it",
+        )
+
+
 def check_host(engine: CompiledFor, host: Host, num_nodes: int = 1) -> None:
     """Compare an engine with the machine that shall load it.
 
@@ -116,7 +148,8 @@ def check_host(engine: CompiledFor, host: Host, num_nodes: int = 1) -> None:
     Raises:
         RepositoryError: it cannot run there; names both sides.
     """
-    _compare("TensorRT-LLM", engine.tensorrt_llm, "this machine", host.tensorrt_llm)
+    if host.tensorrt_llm is not None:
+        _compare("TensorRT-LLM", engine.tensorrt_llm, "this machine", host.tensorrt_llm)
     if engine.compute_capability is not None:
         _compare("compute capability", engine.compute_capability, "this machine", host.compute_capability)
     ranks = engine.tp_size * engine.pp_size

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,14 @@ NVIDIA_SMI = """#!/bin/sh
 printf "$SMALL_GPUS"
 """
 DOCKER = """#!{python}
-import json, os, pathlib, sys
+import json, os, pathlib, subprocess, sys, time
 words = sys.argv[1:]
+if words[0] == "kill":
+    os.kill(int(words[1]), 9)
+    sys.exit()
+if words[0] == "image":
+    print(json.dumps(["PATH=/bin", "NVIDIA_TRITON_SERVER_VERSION=" + os.environ["SMALL_IMAGE"]]))
+    sys.exit()
 assert words[0] == "run"
 image = next(i for i, word in enumerate(words) if "tritonserver:" in word)
 seen = [words[i + 1].split(":")[0] for i, word in enumerate(words[:image]) if word == "--volume"]
@@ -45,10 +53,16 @@ command = words[image + 1:]
 flags = {{command[i][2:]: command[i + 1] for i in range(len(command) - 1) if command[i].startswith("--")}}
 output, step = pathlib.Path(flags["output_dir"]), pathlib.Path(command[0]).name
 source = pathlib.Path(flags.get("model_dir") or flags["checkpoint_dir"])
-assert {{str(output), str(source)}} <= set(seen), "a folder that the container does not see"
+data = [flags[k] for k in ("calib_dataset",) if flags.get(k, "").startswith("/")]
+assert {{str(output), str(source), *data}} <= set(seen), "a folder that the container does not see"
 assert (source / "config.json").is_file()
 pathlib.Path(os.environ["SMALL_LOG"]).open("a").write(" ".join(command) + "\\n")
 print("standing in for", step, flush=True)
+if os.environ.get("SMALL_HANGS") == step:  # the container is the daemon's child: it lives on without this program
+    container = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=subprocess.DEVNULL)
+    pathlib.Path(words[words.index("--cidfile") + 1]).write_text(str(container.pid))
+    pathlib.Path(os.environ["SMALL_LOG"] + ".pids").write_text(f"{{container.pid}} {{os.getpid()}}\\n")
+    time.sleep(600)
 if os.environ.get("SMALL_FAILS") == step:
     print("RuntimeError: out of memory", file=sys.stderr)
     sys.exit(1)
@@ -104,19 +118,21 @@ class Place:
         spec = {"name": "small", "source": {"uri": str(self.folder / "model")}, "engine": engine}
         (self.folder / "small.yaml").write_text(yaml.safe_dump(spec))
         done = subprocess.run(
-            [sys.executable, str(ROOT / "build_scripts/build.py"), "--spec", "small.yaml", "--repository", "repository",
-             "--cache", "cache"],
-            cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True, timeout=TIMEOUT_S,
-            check=False,
+            self.command, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True,
+            timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, str(ROOT / "build_scripts/build.py"), "--spec", "small.yaml", "--repository",
+                "repository", "--cache", "cache"]  # fmt: skip
 
     def dry_run(self, status: int = 0) -> str:
         """What the plan of the last build's spec says, or why there is none."""
         done = subprocess.run(
-            [sys.executable, str(ROOT / "build_scripts/build.py"), "--spec", "small.yaml", "--repository", "repository",
-             "--cache", "cache", "--version", "1", "--dry-run"],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+            [*self.command, "--version", "1", "--dry-run"], cwd=self.folder, env=self.environment,
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
         )  # fmt: skip
         assert done.returncode == status
         return done.stderr if status else done.stdout
@@ -179,6 +195,61 @@ def test_a_build_goes_on_after_the_step_that_failed(place: Place) -> None:
     assert [command.split()[0] for command in place.commands] == ["python3", "trtllm-build", "trtllm-build"]
 
 
+def _ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_is_ended_leaves_no_container_running(place: Place, number: signal.Signals) -> None:
+    place.build({"tp_size": 3})  # writes the spec, and is refused
+    spec = yaml.safe_load((place.folder / "small.yaml").read_text())
+    spec["engine"]["tensorrt_llm"]["tp_size"] = 2
+    (place.folder / "small.yaml").write_text(yaml.safe_dump(spec))
+    pids = place.folder / "commands.txt.pids"
+    with subprocess.Popen(place.command, cwd=place.folder, env={**place.environment, "SMALL_HANGS": "python3"},
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:  # fmt: skip
+        try:
+            _wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+            container, docker = map(int, pids.read_text().split())
+            build.send_signal(number)
+            assert build.wait(TIMEOUT_S) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+        finally:
+            build.kill()
+    _wait_until(lambda: _ended(docker))
+    if number == signal.SIGKILL:  # nobody was left to end it, so the next build does
+        assert not _ended(container)
+        assert place.build()[0] == 0
+    _wait_until(lambda: _ended(container))
+
+
+def test_what_a_folder_holds_counts_and_not_its_name(place: Place) -> None:
+    data = place.folder / "data"
+    data.mkdir()
+    (data / "samples.json").write_text("1")
+    section = {"quantization": {"qformat": "int8_sq", "calib_dataset": "data"}}
+    assert place.build(section)[0] == 0
+    assert f" --calib_dataset {data} " in place.commands[0]
+    (data / "samples.json").write_text("2")
+    assert place.build(section)[0] == 0
+    assert [command.split()[0] for command in place.commands] == ["python3", "trtllm-build"] * 2
+
+
+def test_an_image_made_from_another_container_is_refused(place: Place) -> None:
+    message = refusal(place, {"container": "registry/conch:gpu"}, SMALL_IMAGE="25.08")
+    assert "version is 1.2.1, and the image registry/conch:gpu (25.08) has 0.21.0" in message
+
+
 def test_quantization_takes_the_other_script(place: Place) -> None:
     assert place.build({"quantization": {"qformat": "fp8", "kv_cache_dtype": "fp8"}})[0] == 0
     assert place.commands[0].startswith("python3 /app/examples/quantization/quantize.py ")
@@ -220,7 +291,7 @@ def test_without_gpu_or_docker_it_says_what_to_run(place: Place) -> None:
         place.environment["PATH"] = str(place.programs)
         errors = refusal(place)
         assert message in errors
-        assert "docker run --rm --gpus all" in errors
+        assert "docker run --rm --init --gpus all" in errors
         assert "trtllm-build --checkpoint_dir" in errors
     assert place.commands == []
 

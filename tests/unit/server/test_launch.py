@@ -126,7 +126,9 @@ def test_half_an_engine_is_refused(tmp_path: Path) -> None:
         checked_release(repository)
 
 
-def run(tmp_path: Path, repository: Path, *flags: str, gpus: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    tmp_path: Path, repository: Path, *flags: str, gpus: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     programs = tmp_path / "programs"
     programs.mkdir(exist_ok=True)
     if gpus:
@@ -134,7 +136,7 @@ def run(tmp_path: Path, repository: Path, *flags: str, gpus: str = "") -> subpro
         (programs / "nvidia-smi").chmod(0o755)
     return subprocess.run(
         [sys.executable, str(ROOT / "build_scripts/launch.py"), "--repository", str(repository), *flags],
-        env={"PATH": str(programs)}, capture_output=True, text=True, timeout=120, check=False,
+        env={"PATH": str(programs), **environment}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
@@ -167,6 +169,39 @@ def test_a_machine_that_fits(tmp_path: Path) -> None:
     done = run(tmp_path, write_trtllm(tmp_path, tp_size=2), gpus="NVIDIA H100, 9.0, 81559\\n" * 2)
     assert done.returncode == 0
     assert "mpirun" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "release", "message"),
+    [
+        (["--run"], "25.08", "compiled for TensorRT-LLM 1.2.1, and this container (25.08) has 0.21.0"),
+        (["--run"], "26.09", "compiled for TensorRT-LLM 1.2.1, and this container (26.09) is not known to carry it"),
+        (["--image", "nvcr.io/nvidia/tritonserver:25.12-trtllm-python-py3"], "", "25.12-trtllm-python-py3 has 1.1.0"),
+        (["--image", "conch:old", "--dry-run"], "", "the image conch:old (26.02) has 1.1.0"),
+    ],
+)
+def test_an_older_container_is_refused_with_both_sides_named(
+    tmp_path: Path, flags: list[str], release: str, message: str
+) -> None:
+    repository = write_trtllm(tmp_path)
+    (tmp_path / "programs").mkdir()
+    docker = tmp_path / "programs" / "docker"
+    docker.write_text("""#!/bin/sh\necho '["A=b", "NVIDIA_TRITON_SERVER_VERSION=26.02"]'\n""")
+    docker.chmod(0o755)
+    environment = {"NVIDIA_TRITON_SERVER_VERSION": release} if release else {}
+    done = run(tmp_path, repository, *flags, gpus="NVIDIA H100, 9.0, 81559\\n", **environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+
+
+def test_a_version_that_cannot_be_known_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    repository, gpus = write_trtllm(tmp_path), "NVIDIA H100, 9.0, 81559\\n"
+    done = run(tmp_path, repository, "--image", "conch:gpu", gpus=gpus)
+    unchecked = "# not checked, since it cannot be known here: the version of TensorRT-LLM in "
+    assert (done.returncode, done.stdout.count(f"{unchecked}conch:gpu")) == (0, 1)
+    assert unchecked not in run(tmp_path, repository, gpus=gpus).stdout
+    assert unchecked not in run(tmp_path, repository, "--run", gpus=gpus, NVIDIA_TRITON_SERVER_VERSION="26.07").stdout
+    assert f"{unchecked}this environment" in run(tmp_path, repository, "--run", gpus=gpus).stdout
 
 
 def test_run_takes_the_place_of_the_command(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import sys
 import pytest
 from server_processes import started, wait_until
 
+from conch.bound import bound
 from conch.server import procfs
-from conch.server.bound import bound
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_children_live_and_die() -> None:
 
 PARENT = """
 import subprocess, sys, time
-from conch.server.bound import bound
+from conch.bound import bound
 child = subprocess.Popen(bound([sys.executable, "-c", "import time; time.sleep(600)"]))
 print(child.pid, flush=True)
 time.sleep(600)
