@@ -12,6 +12,22 @@ from conch.repository.pbtxt import CONFIG_FILE, model_configs, pinned_version
 from conch.repository.settings import ReleaseSettings
 
 
+def pinned_manifest(repository: Path) -> Manifest:
+    """The manifest of the release that the ensembles pin; its files are not looked at.
+
+    Raises:
+        RepositoryError: nothing is pinned, or what is pinned has no manifest.
+    """
+    path = repository / ENSEMBLE.name / CONFIG_FILE
+    if not path.is_file():
+        raise RepositoryError(f"{repository} holds no release: {path} is missing", mend="Run make build")
+    try:
+        version = pinned_version(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RepositoryError(f"{path} cannot be used: {error}", mend=BUILD_AGAIN) from None
+    return Manifest.read(repository, version)
+
+
 def check_repository(repository: Path) -> Release:
     """Check the release that the ensembles pin.
 
@@ -21,14 +37,8 @@ def check_repository(repository: Path) -> Release:
     Raises:
         RepositoryError: something is missing or was changed; names it, and what to do.
     """
-    path = repository / ENSEMBLE.name / CONFIG_FILE
-    if not path.is_file():
-        raise RepositoryError(f"{repository} holds no release: {path} is missing", mend="Run make build")
-    try:
-        version = pinned_version(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RepositoryError(f"{path} cannot be used: {error}", mend=BUILD_AGAIN) from None
-    manifest = Manifest.read(repository, version)
+    manifest = pinned_manifest(repository)
+    version = manifest.version
     verify_files(repository, manifest)
     settings = ReleaseSettings.read(repository / ENSEMBLE.name / str(version))
     for name, text in model_configs(settings.spec, version).items():

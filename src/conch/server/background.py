@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from conch.contract import HOST_VARIABLE
 from conch.errors import ServerError
+from conch.repository.check import pinned_manifest
 from conch.server.leftovers import kill_group, remove_leftovers
 from conch.server.logs import Follower
 from conch.server.report import addresses, say
@@ -24,12 +28,30 @@ def up(settings: Settings) -> int:
     """Start a server in the background; return when it is ready.
 
     Raises:
-        ServerError: one is up with other settings, or the new one failed; its own words were printed.
+        ServerError: one is up with other settings or another release, or the new one failed; its own words were
+            printed.
+        RepositoryError: one is up, and its repository pins no release any more.
     """
     run_dir = RunDir(settings.run_dir)
-    if is_held(run_dir):
-        return _already_up(settings)
     run_dir.path.mkdir(parents=True, exist_ok=True)
+    with _alone(run_dir):
+        return _already_up(settings) if is_held(run_dir) else _start(settings)
+
+
+@contextmanager
+def _alone(run_dir: RunDir) -> Iterator[None]:
+    """One ``up`` at a time: a second one would empty the log that the first one shows. It waits."""
+    with run_dir.up_lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another command is starting the server; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start(settings: Settings) -> int:
+    run_dir = RunDir(settings.run_dir)
     with run_dir.supervisor_log.open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "conch.server", "serve", *serve_flags(settings)],
@@ -76,6 +98,7 @@ def _already_up(settings: Settings) -> int:
             "a server is up already with another repository, host or ports:\n" + "\n".join(addresses(state.settings)),
             mend="Stop it first (make down), or choose another folder with --run-dir",
         )
+    _require_pinned(state)
     if state.phase != READY and _wait_until_ready(run_dir, None) is not None:
         raise ServerError("the server that was starting ended", mend=f"Its log: {run_dir.triton_log}")
     say(f"already up (pid {state.supervisor.pid})")
@@ -86,6 +109,17 @@ def _already_up(settings: Settings) -> int:
 
 def _what(settings: Settings) -> tuple[object, ...]:
     return settings.repository, settings.host, settings.ports
+
+
+def _require_pinned(state: State) -> None:
+    """Refuse to take a server for the one that was asked for when the repository was built anew since it started."""
+    pinned = pinned_manifest(state.settings.repository)
+    if (pinned.name, pinned.version) != (state.release_name, state.release_version):
+        raise ServerError(
+            f"a server is up already and serves {state.release_name}, release {state.release_version}; "
+            f"{state.settings.repository} now pins {pinned.name}, release {pinned.version}",
+            mend="To serve that: make down, then the same command again; to keep the old one, build its SPEC again",
+        )
 
 
 def _wait_for_state(run_dir: RunDir) -> State:

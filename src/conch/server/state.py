@@ -31,6 +31,11 @@ class RunDir:
         return self.path / "server.pid"
 
     @property
+    def up_lock(self) -> Path:
+        """Locked by whoever starts a server in the background, until that is ready."""
+        return self.path / "up.lock"
+
+    @property
     def state_file(self) -> Path:
         """State, as JSON."""
         return self.path / "state.json"
