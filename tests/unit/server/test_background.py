@@ -49,8 +49,7 @@ def test_a_server_of_another_release_is_not_taken_for_the_pinned_one(settings: S
     with pytest.raises(ServerError) as caught:
         background.up(settings)
     assert caught.value.message == (
-        "a server is up already and serves echo-bytes, release 1; "
-        f"{settings.repository} now pins echo-bytes, release 2"
+        f"a server is up already and serves echo-bytes, release 1; {settings.repository} now pins echo-bytes, release 2"
     )
     assert "make down" in caught.value.mend
 
