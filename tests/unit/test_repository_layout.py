@@ -20,6 +20,7 @@ from small_tokenizers import small_meta, write_tokenizer
 
 from conch.contract import ENGINE, ENSEMBLE, MODEL_NAMES, STAGES, TWIN_STAGES, model_names
 from conch.errors import BuildError
+from conch.repository import check, layout, pbtxt
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE, Artifacts, Provenance
 from conch.repository.check import check_repository
 from conch.repository.layout import release_limits, write_release
@@ -29,6 +30,21 @@ from conch.repository.settings import ReleaseSettings
 from conch.spec import ModelSpec, parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
+_made: dict[tuple[str, int], dict[str, str]] = {}
+
+
+@pytest.fixture(autouse=True)
+def _configs_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of a small release goes into its configs: each is made once."""
+
+    def make(spec: ModelSpec, version: int) -> dict[str, str]:
+        key = spec.canonical_json(), version
+        if key not in _made:
+            _made[key] = pbtxt.model_configs(spec, version)
+        return _made[key]
+
+    for module in (layout, check):
+        monkeypatch.setattr(module, "model_configs", make)
 
 
 def small_spec(**engine: Any) -> ModelSpec:
@@ -57,6 +73,11 @@ def contents(repository: Path) -> dict[str, bytes | None]:
         for path in repository.rglob("*")
         if path.name != ".lock"
     }
+
+
+def configs(found: dict[str, bytes | None]) -> dict[str, bytes | None]:
+    """The config.pbtxt files among contents."""
+    return {path: data for path, data in found.items() if Path(path).name == CONFIG_FILE}
 
 
 def pinned(repository: Path) -> int:
@@ -251,7 +272,7 @@ def test_many_writers_at_once_leave_whole_releases(repository: Path, artifacts: 
 # --- a disk that fills up, a build that is killed -----------------------------------------------------------------
 
 _WRITING = ("os.mkdir", "os.link", "os.rename", "shutil.copyfile")
-_hook: Callable[[], None] | None = None
+_hook: Callable[[str, str], None] | None = None  # takes the event, and the last path of it
 _watched = ""
 
 
@@ -265,15 +286,17 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         targets = [path] if writes else []
     else:
         targets = list(arguments) if event in _WRITING else []
-    if any(isinstance(t, (str, os.PathLike)) and str(os.fspath(t)).startswith(_watched) for t in targets):
-        _hook()
+    below = [str(os.fspath(t)) for t in targets if isinstance(t, (str, os.PathLike))]
+    below = [path for path in below if path.startswith(_watched)]
+    if below:
+        _hook(event, below[-1])
 
 
 _audit_added = threading.Event()
 
 
 @contextmanager
-def before_every_write(folder: Path, hook: Callable[[], None]) -> Iterator[None]:
+def before_every_write(folder: Path, hook: Callable[[str, str], None]) -> Iterator[None]:
     """Call ``hook`` before every open for writing, mkdir, link, copy and rename below ``folder``."""
     global _hook, _watched
     if not _audit_added.is_set():
@@ -287,12 +310,14 @@ def before_every_write(folder: Path, hook: Callable[[], None]) -> Iterator[None]
 
 
 class FullAfter:
-    """A disk that takes ``count`` more writes and then none."""
+    """A disk that takes ``count`` more writes and then none, but for renames over a file, which need no room."""
 
     def __init__(self, count: int) -> None:
         self.left = count
 
-    def __call__(self) -> None:
+    def __call__(self, event: str, target: str) -> None:
+        if event == "os.rename" and Path(target).is_file():
+            return
         self.left -= 1
         if self.left < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -303,12 +328,13 @@ def test_a_disk_that_is_full_at_any_moment_leaves_nothing(
     tmp_path: Path, artifacts: Artifacts, has_release: bool
 ) -> None:
     spec = small_spec(max_batch_size=8)
+    template = tmp_path / "template"
+    template.mkdir()
+    if has_release:
+        write_release(template, small_spec(), artifacts)
     count = 0
     while True:
-        repository = tmp_path / f"repository-{count}"
-        repository.mkdir()
-        if has_release:
-            write_release(repository, small_spec(), artifacts)
+        repository = shutil.copytree(template, tmp_path / f"repository-{count}")
         before = contents(repository)
         try:
             with before_every_write(repository, FullAfter(count)):
@@ -320,14 +346,50 @@ def test_a_disk_that_is_full_at_any_moment_leaves_nothing(
         finished = finished_versions(repository)
         if len(finished) == has_release:
             assert contents(repository) == before
-        else:  # the release is whole; only the pins could not be written
+        else:  # the release is whole; only the pins could not be written, and are all as they were
             assert finished == list(range(1, 2 + has_release))
+            assert configs(contents(repository)) == configs(before)
             assert not [path for path in contents(repository) if Path(path).name.startswith(".")]
+            if has_release:
+                assert check_repository(repository).version == 1
         release = write_release(repository, spec, artifacts)
         assert (check_repository(repository).version, release.version) == (1 + has_release, 1 + has_release)
         shutil.rmtree(repository)
-        count += 1
+        count += 3  # every third moment: what is written in pairs is cut off on both sides of a pair
     assert count > 30, "the disk was never full at an interesting moment"
+
+
+class InterruptAt:
+    """Ctrl-C before the rename number ``count`` of a config.pbtxt, once."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self, event: str, target: str) -> None:
+        if event == "os.rename" and Path(target).name == CONFIG_FILE:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 11])
+def test_an_interrupt_between_two_pins_puts_back_what_was_pinned(
+    repository: Path, artifacts: Artifacts, count: int
+) -> None:
+    write_release(repository, small_spec(), artifacts)
+    before = configs(contents(repository))
+    with before_every_write(repository, InterruptAt(count)), pytest.raises(KeyboardInterrupt):
+        write_release(repository, small_spec(max_batch_size=8), artifacts)
+    assert configs(contents(repository)) == before
+    assert check_repository(repository).version == 1
+    assert not [path for path in contents(repository) if Path(path).name.startswith(".")]
+
+
+def test_an_interrupt_between_the_first_pins_leaves_none(repository: Path, artifacts: Artifacts) -> None:
+    with before_every_write(repository, InterruptAt(5)), pytest.raises(KeyboardInterrupt):
+        write_release(repository, small_spec(), artifacts)
+    assert configs(contents(repository)) == {}
+    assert write_release(repository, small_spec(), artifacts).version == check_repository(repository).version == 1
 
 
 _KILLED = """
@@ -335,10 +397,11 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[4:]
 from test_repository_layout import before_every_write, small_spec
+from conch.repository import check, layout, pbtxt
 from conch.repository.artifacts import Artifacts, Provenance
 from conch.repository.layout import write_release
 left = int(sys.argv[3])
-def die():
+def die(event, target):
     global left
     left -= 1
     if left < 0:

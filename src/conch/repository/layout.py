@@ -134,18 +134,46 @@ def write_release(repository: Path, spec: ModelSpec, artifacts: Artifacts, versi
 
 
 def pin(repository: Path, spec: ModelSpec, version: int) -> None:
-    """Write every config.pbtxt for ``version``, the ensembles last; files that are right already are left alone."""
-    for name, text in model_configs(spec, version).items():
-        path = repository / name / CONFIG_FILE
-        path.parent.mkdir(exist_ok=True)
-        if path.is_file() and path.read_bytes() == text.encode():
-            continue
-        beside = path.with_name(f".{CONFIG_FILE}.{os.getpid()}")
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+    """Write every config.pbtxt for ``version``, the ensembles last; files that are right already are left alone.
+
+    All are written beside first and then renamed, one right after the other. An error or a signal on the way puts back
+    what was there; only a process that is killed within these renames leaves some of both, and the next build mends it.
+
+    Args:
+        repository: model repository; the caller holds its lock.
+        spec: of the version.
+        version: a finished one.
+
+    Raises:
+        OSError: no space, no permission; what was pinned before still is.
+    """
+    configs = {name: text.encode() for name, text in model_configs(spec, version).items()}
+    names = [name for name in configs if not _holds(repository / name / CONFIG_FILE, configs[name])]
+    staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
+    begun: list[str] = []
+    try:
+        for name in names:
+            path = repository / name / CONFIG_FILE
+            (staging / f"{name}.new").write_bytes(configs[name])
+            if path.is_file():
+                _link_or_copy(path, staging / f"{name}.former")
+        for name in names:
+            begun.append(name)
+            (staging / f"{name}.new").replace(repository / name / CONFIG_FILE)
+    except BaseException:
+        for name in begun:
+            former = staging / f"{name}.former"
+            if former.is_file():
+                former.replace(repository / name / CONFIG_FILE)
+            else:
+                (repository / name / CONFIG_FILE).unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _write_version(repository: Path, spec: ModelSpec, artifacts: Artifacts, version: int, fingerprint: str) -> None:
