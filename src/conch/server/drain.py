@@ -80,9 +80,12 @@ class Drain:
     def _unload(self, names: list[str], deadline: float) -> bool:
         """Unload models and wait until their requests are done; False where that cannot be told or takes too long."""
         for name in names:
-            probe.unload(self._host, self._port, self._admin_key, name)
+            # Asked of one that hangs, each takes its whole time limit.
+            if not self._may_wait(deadline):
+                return False
+            probe.unload(self._host, self._port, self._admin_key, name, deadline - time.monotonic())
         idle_since = time.monotonic()
-        while not self._impatient() and time.monotonic() < deadline and self._triton.exit_code() is None:
+        while self._may_wait(deadline):
             states = probe.model_states(self._host, self._port, self._admin_key)
             if states is None:
                 return False
@@ -95,6 +98,9 @@ class Drain:
                 return True
             self._signals.wait(_TICK_S)
         return False
+
+    def _may_wait(self, deadline: float) -> bool:
+        return not self._impatient() and time.monotonic() < deadline and self._triton.exit_code() is None
 
     def _impatient(self) -> bool:
         return len(self._signals.stops) > 1

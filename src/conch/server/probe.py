@@ -94,9 +94,14 @@ def rows_in_engine(host: str, metrics_port: int) -> int | None:
         return None
 
 
-def unload(host: str, port: int, admin_key: str, name: str) -> Answer:
-    """Tell Triton to take no new requests for a model; returns at once, those in flight go on."""
-    return ask(host, port, "POST", f"/v2/repository/models/{name}/unload", headers={ADMIN_HEADER: admin_key})
+def unload(host: str, port: int, admin_key: str, name: str, timeout_s: float = _QUICK_S) -> Answer:
+    """Tell Triton to take no new requests for a model; returns at once, those in flight go on.
+
+    Args:
+        timeout_s: waits this long for the answer, and never longer than a few seconds.
+    """
+    headers, timeout_s = {ADMIN_HEADER: admin_key}, max(0.1, min(timeout_s, _QUICK_S))
+    return ask(host, port, "POST", f"/v2/repository/models/{name}/unload", headers=headers, timeout_s=timeout_s)
 
 
 def load(host: str, port: int, admin_key: str, name: str) -> Answer:
