@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 
 from conch.contract import model_names
 from conch.errors import ServerError
 from conch.server import probe
 from conch.server.leftovers import kill_group, remove_leftovers
-from conch.server.logs import Copier, Follower
+from conch.server.logs import Copier, Follower, Rotator
 from conch.server.report import addresses, announce, complain, say
 from conch.server.settings import Settings
 from conch.server.state import READY, PidFile, RunDir, State, is_held
@@ -52,7 +51,8 @@ def serve(settings: Settings, *, log_to_stdout: bool = False) -> int:
             _await_end(before)
             remove_leftovers(set(before.shm_regions))
         run_dir.state_file.unlink(missing_ok=True)
-        with Copier(run_dir.triton_log, say) if log_to_stdout else nullcontext():
+        log = run_dir.triton_log
+        with Copier(log, say) if log_to_stdout else Rotator(log, run_dir.former_triton_log):
             return Supervisor(settings, find, say, announce).run()
     finally:
         run_dir.state_file.unlink(missing_ok=True)

@@ -51,6 +51,11 @@ class RunDir:
         return self.path / "triton.log"
 
     @property
+    def former_triton_log(self) -> Path:
+        """What triton_log was before this start, or before it grew too large."""
+        return self.path / "triton.log.1"
+
+    @property
     def supervisor_log(self) -> Path:
         """What a supervisor in the background says."""
         return self.path / "supervisor.log"

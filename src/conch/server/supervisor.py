@@ -91,7 +91,7 @@ class Supervisor:
     def _rotate_log(self) -> None:
         log = self._run_dir.triton_log
         if log.exists():
-            log.replace(log.with_suffix(".log.1"))
+            log.replace(self._run_dir.former_triton_log)
 
     def _start(self, ready: Ready) -> None:
         self._admin_key = write_admin_key(self._run_dir)

@@ -109,9 +109,10 @@ class TritonProcess:
         return all(procfs.listens(self.process.pid, port) for port in self._ports)
 
     def log_text(self) -> str:
-        """What it logged so far."""
+        """What it logged so far; of a log that was cut since, what it logged after that."""
         with self._log.open("rb") as file:
-            file.seek(self._log_offset_bytes)
+            if os.fstat(file.fileno()).st_size >= self._log_offset_bytes:
+                file.seek(self._log_offset_bytes)
             return file.read().decode(errors="replace")
 
     def stubs(self) -> list[Stub]:

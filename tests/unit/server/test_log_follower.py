@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from server_processes import wait_until
 
-from conch.server.logs import Copier, Follower
+from conch.server.logs import Copier, Follower, Rotator
 
 
 def append(path: Path, data: bytes) -> None:
@@ -94,3 +94,24 @@ def test_a_log_that_never_comes_is_no_fault(tmp_path: Path) -> None:
     with Copier(tmp_path / "log", said.append):
         pass
     assert said == []
+
+
+def test_a_log_that_grows_large_is_set_aside_while_it_is_written(tmp_path: Path) -> None:
+    path, former = tmp_path / "log", tmp_path / "log.1"
+    with path.open("ab") as writer, Rotator(path, former, max_bytes=100):
+        for turn in range(3):
+            writer.write(b"line %d of a turn\n" % turn * 8)
+            writer.flush()
+            wait_until(lambda: path.stat().st_size == 0, timeout_s=10)
+            assert former.read_bytes() == b"line %d of a turn\n" % turn * 8
+        writer.write(b"the last\n")
+    assert path.read_bytes() == b"the last\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.1"]
+
+
+def test_a_log_is_cut_where_it_cannot_be_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"x" * 101)
+    with Rotator(path, tmp_path / "nowhere" / "log.1", max_bytes=100):
+        pass
+    assert path.read_bytes() == b""
