@@ -15,6 +15,7 @@ from conch.engines import openvino
 from conch.engines.base import Failure
 from conch.engines.openvino import OpenVinoBatcher
 from conch.engines.prefix_mirror import BLOCK_TOKENS, PrefixMirror
+from conch.errors import InvalidArgumentError
 from conch.repository.artifacts import ENGINE_DIR, GGUF_FILE
 from conch.repository.manifest import finished_versions
 from conch.spec import Engine as EngineSpec
@@ -166,3 +167,12 @@ def test_the_use_of_the_cache_after_a_cancel(batcher: OpenVinoBatcher) -> None:
     while batcher.busy:
         batcher.step()
     assert batcher.state().kv_cache_usage == 0, "what is kept for later prompts counts as free"
+
+
+@pytest.mark.slow
+def test_a_request_that_fills_the_whole_cache_is_answered_and_a_larger_one_refused(batcher: OpenVinoBatcher) -> None:
+    prompt = list(range(100, 140))
+    room = BLOCKS * BLOCK_TOKENS - len(prompt)
+    with pytest.raises(InvalidArgumentError, match=f"at most {BLOCKS * BLOCK_TOKENS} tokens.*[(]40 of the prompt"):
+        batcher.add(generation_request(1, prompt, max_tokens=room + 1, end_id=-1))
+    assert len(answer_of(batcher, 2, prompt, room)[0]) == room

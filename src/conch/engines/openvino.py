@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from conch.engines.base import Batcher, EngineState, Event, Failure, GenerationRequest, Tokens
+from conch.engines.cache_room import require_cache, require_room
 from conch.engines.gguf_file import writable
 from conch.engines.guide_compiler import guide_of, structured_output
 from conch.engines.guide_model import GuideVocabulary
 from conch.engines.guide_preparer import GuidePreparer
-from conch.engines.prefix_mirror import PrefixMirror
+from conch.engines.prefix_mirror import BLOCK_TOKENS, PrefixMirror
 from conch.errors import ConchError, InvalidArgumentError, RepositoryError, UnavailableError, UnsupportedError
 from conch.repository.artifacts import GGUF_FILE, IR_FILE
 from conch.sampling import Guide, SamplingParams
@@ -139,12 +140,13 @@ class OpenVinoBatcher(Batcher):
         spec: engine section of the spec.
 
     Raises:
-        RepositoryError: the engine cannot be loaded.
+        RepositoryError: the engine cannot be loaded, or its KV cache is smaller than max_seq_len.
     """
 
     def __init__(self, engine_dir: Path, spec: EngineSpec) -> None:
         import openvino_genai
 
+        self._spec = spec
         self._none = openvino_genai.GenerationFinishReason.NONE
         self._reasons = {
             openvino_genai.GenerationFinishReason.STOP: "stop",
@@ -163,6 +165,8 @@ class OpenVinoBatcher(Batcher):
         # its end. A request that was cancelled is computed once more before.
         self._unsettled_steps = 0
         self._total_blocks = self._count_blocks()
+        self._cache_tokens = self._total_blocks * BLOCK_TOKENS
+        require_cache(spec, self._cache_tokens)
         self._mirror = PrefixMirror(self._total_blocks if spec.enable_kv_cache_reuse else 0)
 
     def _count_blocks(self) -> int:
@@ -198,6 +202,7 @@ class OpenVinoBatcher(Batcher):
         return bool(self._live) or self._unsettled_steps > 0
 
     def add(self, request: GenerationRequest) -> None:
+        require_room(request, self._spec, self._cache_tokens)
         guide = guide_of(request.params)
         if guide is None:
             self._add(request, None)
