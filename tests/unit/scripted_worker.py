@@ -1,8 +1,8 @@
 """A worker process without a model, for tests of its parent: tells its process id, dies and stalls on command.
 
 Started like conch.engines.worker, and uses its loop. Files in the engine folder say how it loads: ``refuse`` (an
-error), ``crash`` (ends at once), ``wait`` (loads when the file is gone). Every token is the process id. A prompt that
-begins with 1 is answered up to max_tokens; with 2: one token, then steps that last long and produce nothing; with 7:
+error), ``crash`` (ends at once), ``killed`` (as by the kernel), ``wait`` (loads when the file is gone). Every token is
+the process id. A prompt that begins with 1 is answered up to max_tokens; with 2: one token, then steps that last long and produce nothing; with 7:
 one token, then a step that never ends; with 8: one token, then a step that raises; with 9: the process kills itself.
 """
 
@@ -72,6 +72,8 @@ def main() -> int:
     connection, folder = Connection(int(sys.argv[1])), Path(sys.argv[2])
     EngineSpec.model_validate_json(sys.argv[3])
     (folder / f"loading-{os.getpid()}").touch()
+    if (folder / "killed").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
     if (folder / "crash").exists():
         return 3
     while (folder / "wait").exists():

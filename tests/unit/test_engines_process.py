@@ -306,6 +306,12 @@ def test_after_a_cancel_nothing_more_is_delivered(make_engine: Callable[[], Proc
     [
         ("refuse", RepositoryError, "the engine folder holds no engine"),
         ("crash", UnavailableError, "the engine process ended while loading (exit code 3)"),
+        (
+            "killed",
+            UnavailableError,
+            "the engine process ended while loading (signal 9). Most likely memory ran out: free some, raise the "
+            "container's limit, or build with a smaller engine.kv_cache_gib, smaller weights or a smaller model",
+        ),
     ],
 )
 def test_an_engine_that_cannot_be_loaded_says_why(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import socket
 import subprocess
 import threading
@@ -20,6 +21,11 @@ _log = logging.getLogger(__name__)
 _END_TIMEOUT_S = 2.0  # of a process that has closed its socket, or was told to end
 _END_OTHERS_TIMEOUT_S = 8.0  # of one that has others to end
 _EXIT_S = 10.0
+# Of a worker that was killed while it loaded: the kernel does that, or a container's limit.
+_OUT_OF_MEMORY = (
+    "Most likely memory ran out: free some, raise the container's limit, or build with a smaller engine.kv_cache_gib, "
+    "smaller weights or a smaller model"
+)
 
 
 class WorkerLink:
@@ -61,7 +67,9 @@ class WorkerLink:
         try:
             started = self._connection.recv()
         except (EOFError, OSError):
-            raise UnavailableError(f"the engine process ended while loading ({self.remove()})") from None
+            how = self.remove()
+            mend = _OUT_OF_MEMORY if self._process.returncode == -signal.SIGKILL else ""
+            raise UnavailableError(f"the engine process ended while loading ({how})", mend=mend) from None
         assert isinstance(started, Started)
         if started.error is not None:
             self.remove(_EXIT_S)
