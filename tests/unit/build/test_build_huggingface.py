@@ -254,7 +254,7 @@ def test_hub(hub: Hub, tmp_path: Path) -> None:
 def test_hub_refuses(hub: Hub, tmp_path: Path) -> None:
     message = fetch_in_child(tmp_path, "hf://org/other@main", hub.url)
     assert message.startswith("hf://org/other@main cannot be fetched: ")
-    assert "Check the network, the name and the revision" in message
+    assert "Check the name and the revision" in message
 
 
 def test_a_gated_model_needs_a_token_with_access(hub: Hub, tmp_path: Path) -> None:
@@ -270,8 +270,21 @@ def test_a_gated_model_needs_a_token_with_access(hub: Hub, tmp_path: Path) -> No
 
 def test_hub_cannot_be_reached(tmp_path: Path) -> None:
     message = fetch_in_child(tmp_path, "hf://org/small@main", "http://127.0.0.1:9")
-    assert message.startswith("hf://org/small@main cannot be fetched: ")
+    assert message.startswith("the Hugging Face Hub cannot be reached for hf://org/small@main: ")
+    assert message.endswith(
+        " | Go online, or name the model's folder on this machine; what was fetched before is used offline\n"
+    )
     assert message.count("\n") == 1
+
+
+def test_a_branch_that_was_fetched_before_is_used_offline(hub: Hub, tmp_path: Path) -> None:
+    online = fetch_in_child(tmp_path, "hf://org/small@main", hub.url)
+    note, offline = fetch_in_child(tmp_path, "hf://org/small@main", "http://127.0.0.1:9").splitlines(keepends=True)
+    assert offline == online
+    assert note.startswith("note: the Hugging Face Hub cannot be reached; hf://org/small@main is taken as it was ")
+    assert COMMIT in note
+    other = fetch_in_child(tmp_path, "hf://org/small@other", "http://127.0.0.1:9")
+    assert other.startswith("the Hugging Face Hub cannot be reached for hf://org/small@other: ")
 
 
 def test_hub_library_is_missing(tmp_path: Path) -> None:
