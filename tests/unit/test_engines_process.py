@@ -34,7 +34,7 @@ def sink() -> Sink:
 @pytest.fixture
 def make_engine(tmp_path: Path, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ProcessEngine]]:
     """Factory: a running engine whose workers are scripted; takes step_timeout_s."""
-    monkeypatch.setattr(process, "_WORKER", scripted_worker.__name__)
+    monkeypatch.setattr(process, "WORKER_MODULE", scripted_worker.__name__)
     monkeypatch.setattr(process, "_PAUSES_S", (0.02,))
     search_path = [str(Path(scripted_worker.__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search_path)))
