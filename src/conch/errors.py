@@ -1,4 +1,4 @@
-"""One hierarchy of errors: each has a code, an HTTP status and says whether a retry can help.
+"""One hierarchy of errors: each has a code and says whether a retry can help.
 
 A message names the field, the rule and the value: ``top_p must be in [0, 1], got 3``. What a person can do about
 it (the mend) is a sentence of its own, so that command line tools can print it on a line of its own. The triton
@@ -33,7 +33,6 @@ class ConchError(Exception):
     """
 
     code: Code = Code.INTERNAL
-    http_status: int = 500
     retryable: bool = False
 
     def __init__(self, message: str, *, mend: str = "") -> None:
@@ -49,28 +48,24 @@ class InvalidArgumentError(ConchError):
     """The caller sent a value that the contract does not allow."""
 
     code = Code.INVALID_ARGUMENT
-    http_status = 400
 
 
 class UnsupportedError(ConchError):
     """The value is legal, but this model or runtime cannot honour it."""
 
     code = Code.UNSUPPORTED
-    http_status = 501
 
 
 class NotFoundError(ConchError):
     """A model, version or file that was named does not exist."""
 
     code = Code.NOT_FOUND
-    http_status = 404
 
 
 class UnavailableError(ConchError):
     """Cannot be served now; the same request may succeed later."""
 
     code = Code.UNAVAILABLE
-    http_status = 503
     retryable = True
 
 
@@ -78,15 +73,12 @@ class CancelledError(ConchError):
     """The caller gave the request up."""
 
     code = Code.CANCELLED
-    http_status = 499
 
 
 class DeadlineExceededError(ConchError):
-    """The caller's time limit has passed, or cannot be met."""
+    """The caller's time limit has passed, or cannot be met: the next answer would be as late."""
 
     code = Code.DEADLINE_EXCEEDED
-    http_status = 504
-    retryable = True
 
 
 class InternalError(ConchError):
@@ -101,18 +93,15 @@ class BuildError(ConchError):
     """A build step could not be done: source missing, checksum wrong, disk full, export failed."""
 
     code = Code.FAILED_PRECONDITION
-    http_status = 400
 
 
 class RepositoryError(ConchError):
     """The model repository is incomplete, or a file in it was changed."""
 
     code = Code.FAILED_PRECONDITION
-    http_status = 400
 
 
 class ServerError(ConchError):
     """Triton could not be started, or stopped by itself."""
 
     code = Code.FAILED_PRECONDITION
-    http_status = 503

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import re
 import resource
 import socket
 import threading
 import time
+from pathlib import Path
 
 import conch_client
 import pytest
@@ -27,7 +29,13 @@ from conch_client import (
     UnavailableError,
     UnsupportedError,
 )
+from conch_client.errors import error_of
 from fake_servers import Abort, Chunk, Drop, Endless, Fail, GrpcServer, Hang, HttpServer, Raw, Refuse
+
+import conch.errors
+from conch.errors import ConchError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 STREAMED = [
     Chunk("Grü", None, 1, 5), Chunk("ße ", None, 2, 5), Chunk("", None, 1, 5), Chunk("🐚", "length", 1, 5),
@@ -161,6 +169,18 @@ def test_a_busy_server_is_asked_again(asker, method) -> None:
     assert getattr(asker, method)("x").text == "at last"
     assert len(asker.plans.seen) == 3
     assert len({seen.request_id for seen in asker.plans.seen}) == 1
+
+
+def test_server_client_and_docs_agree_on_what_may_be_tried_again() -> None:
+    kinds = [kind for kind in vars(conch.errors).values() if isinstance(kind, type) and issubclass(kind, ConchError)]
+    server = {kind.code.value: kind.retryable for kind in kinds}
+    assert {code for code, retryable in server.items() if retryable} == {"UNAVAILABLE"}
+    for code, retryable in server.items():
+        error = error_of(code, "no")
+        assert (error.code, error.retryable) == (code, retryable)
+    table = re.findall(r"^\| `([A-Z_]+)` \|.*\| (yes|no)\b[^|]*\|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
+    assert len(table) == 6
+    assert {code: helps == "yes" for code, helps in table} == {code: server[code] for code, _ in table}
 
 
 def test_a_full_line_says_when_to_come_back(asker) -> None:
