@@ -176,7 +176,7 @@ load-soak: up setup-dev ## the same for SOAK_S seconds (an hour), at a rate of i
 	@exec $(CONCH_LOAD) run --name soak --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" \
 		--duration-s $(or $(SOAK_S),3600) --rate $(or $(SOAK_RATE),2) $(LOAD_ARGS)
 
-.PHONY: load-sweep load-slo
+.PHONY: load-sweep load-slo load-fronts
 
 load-sweep: up setup-dev ## a ladder of users, or of rates: LOAD_ARGS="--ladder-rates 1,2,4,8"
 	@exec $(CONCH_LOAD).search sweep --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" $(LOAD_ARGS)
@@ -187,6 +187,9 @@ load-slo: up setup-dev ## largest rate at which latencies hold: TTFT_P99_MS=500 
 	@exec $(CONCH_LOAD).search slo --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" --slo \
 		"$(SLO)$(if $(TTFT_P99_MS),$(if $(SLO),$(comma))ttft_p99_ms=$(TTFT_P99_MS))$(if $(TPOT_P99_MS),$(if \
 		$(SLO)$(TTFT_P99_MS),$(comma))tpot_p99_ms=$(TPOT_P99_MS))" $(LOAD_ARGS)
+
+load-fronts: up setup-dev ## 64 users through gRPC and HTTP in turns, and what each costs: LOAD_ARGS="--users 16 --rounds 5"
+	@exec $(CONCH_LOAD).search fronts --target "$(LOAD_TARGET)" --repository "$(REPOSITORY)" $(LOAD_ARGS)
 
 load-calibrate: setup-dev ## the generator against a server of known times; CALIBRATE_ARGS="--ceiling 128 256"
 	@exec $(PY) -m conch_load.calibrate $(CALIBRATE_ARGS)

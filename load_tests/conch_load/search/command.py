@@ -1,4 +1,5 @@
-"""Ladders and searches: ``python -m conch_load.search``, which is ``make load-sweep`` and ``make load-slo``."""
+"""Several runs that belong together: ``python -m conch_load.search``, which is ``make load-sweep``, ``load-slo`` and
+``load-fronts``."""
 
 from __future__ import annotations
 
@@ -13,17 +14,19 @@ from conch_load.analysis.slo import UnknownObjectiveError
 from conch_load.config import ConfigError, RunConfig
 from conch_load.flags import add_flags, config_of
 from conch_load.folders import check_free, point_latest, stamped
-from conch_load.records import BadRecordError
+from conch_load.records import REPORT_MARKDOWN_FILE, BadRecordError
 from conch_load.report import write
 from conch_load.run import REFUSED, RunError
 from conch_load.search.drive import LADDER_FILE, Kind, Runner, climb
 from conch_load.search.result import RESULT_FILE, as_json, as_text, headline
+from conch_load.search.side_by_side import http_beside, in_turns, side_by_side
 from conch_load.search.slo_search import Plan, Result, largest_rate, unmet
 from conch_load.search.trial import SearchError
 from conch_load.workloads import WorkloadError
 
 UNMET, INVALID, INTERRUPTED = 1, 4, 130
 _LADDER_USERS = "1,2,4,8,16,32,64"
+_FRONTS, _FRONTS_USERS = "triton-grpc,triton-http-stream,triton-http", 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     slo.add_argument("--requests", type=int, help="of a run; twice those that its percentiles need")
     slo.add_argument("--most-run-s", type=float, default=600.0, help="no run is longer (600)")
     slo.set_defaults(command=_slo)
-    for one in (sweep, slo):
+    fronts = commands.add_parser("fronts", allow_abbrev=False, help="the same load through each front, in turns")
+    fronts.add_argument("--fronts", default=_FRONTS, help=f"which ({_FRONTS}); --target is that of gRPC")
+    fronts.add_argument("--http-target", help="host:port of Triton's HTTP (the usual one beside the target)")
+    fronts.add_argument("--users", type=int, help=f"closed loop: how many ask at a time ({_FRONTS_USERS})")
+    fronts.add_argument("--rounds", type=int, default=3, help="runs of each front (3)")
+    fronts.set_defaults(command=_fronts)
+    for one in (sweep, slo, fronts):
         add_flags(one)
         one.add_argument("--workers", type=int, default=1, help="processes on this machine")
         one.add_argument("--out", type=Path, help="new folder for the runs (reports/load/NAME-TIME)")
@@ -112,6 +121,23 @@ def _sweep(options: argparse.Namespace) -> int:
     for one in invalid:
         print(f"INVALID: {one.folder}: {one.invalid[0]}")
     return INVALID if invalid else 0
+
+
+def _fronts(options: argparse.Namespace) -> int:
+    if options.front:
+        raise SearchError("--front has no meaning here: give --fronts")
+    turns = in_turns(options.fronts.split(","), options.rounds)
+    is_open = options.rate or options.steps or options.arrivals not in (None, "closed")
+    users = _FRONTS_USERS if options.users is None and not is_open else options.users
+    config = config_of({**vars(options), "name": options.name or "fronts"}, users, workers=options.workers)
+    http_target = options.http_target or http_beside(config.target, config.model)
+    parent = _parent(options.out, config.name)
+    found = side_by_side(config, http_target, turns, parent)
+    write(parent)
+    point_latest(parent)
+    print((parent / REPORT_MARKDOWN_FILE).read_text(encoding="utf-8"))
+    print(f"written: {parent}: report.html, report.md, and a folder for each of {len(found)} runs")
+    return INVALID if any(one.invalid for one in found) else 0
 
 
 def _plan(options: argparse.Namespace, seed: int, start_per_s: float) -> Plan:

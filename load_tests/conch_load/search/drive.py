@@ -32,7 +32,8 @@ def say(text: str) -> None:
 def at_rate(config: RunConfig, rate_per_s: float) -> RunConfig:
     """The same run at a rate: its open arrivals, or Poisson's where it had users."""
     kind = config.arrivals.kind if config.arrivals.kind in _OPEN else "poisson"
-    return with_arrivals(config, kind=kind, rate_per_s=rate_per_s, burstiness=config.arrivals.burstiness)
+    return with_arrivals(config, kind=kind, rate_per_s=rate_per_s, burstiness=config.arrivals.burstiness,
+                         max_connections=config.arrivals.max_connections)  # fmt: skip
 
 
 def with_users(config: RunConfig, users: int) -> RunConfig:

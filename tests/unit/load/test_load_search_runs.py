@@ -11,9 +11,11 @@ from conch_load.analysis import read_summary
 from conch_load.calibrate.faults import Behaviour
 from conch_load.calibrate.letters import write_letters_tokenizer
 from conch_load.calibrate.table import RunningStub, running_stub
+from conch_load.records import read_run
 from conch_load.search import command
 from conch_load.search.drive import LADDER_FILE
 from conch_load.search.result import RESULT_FILE
+from conch_load.search.side_by_side import in_turns
 
 TTFT_MS = 30
 
@@ -49,6 +51,48 @@ def test_a_ladder_of_runs_has_a_folder_for_each_and_one_report(flags: list[str],
     page = (parent / "report.html").read_text(encoding="utf-8")
     assert "rate-20" in page
     assert "rate-40" in page
+
+
+def test_the_same_load_goes_through_each_front_in_turns_and_the_report_names_their_cost(
+    stub: RunningStub, flags: list[str], tmp_path: Path
+) -> None:
+    sides = ["--fronts", "triton-grpc,triton-http", "--http-target", stub.target("triton-http"), "--rounds", "1"]
+    assert command.main(["fronts", *sides, "--users", "8", *flags]) == 0
+    parent = tmp_path / "runs"
+    assert sorted(one.name for one in parent.iterdir() if one.is_dir()) == [
+        "round-1-triton-grpc", "round-1-triton-http"
+    ]  # fmt: skip
+    first, second = (read_run(parent / f"round-1-{front}") for front in ("triton-grpc", "triton-http"))
+    assert (first.seed, first.workload, first.arrivals) == (second.seed, second.workload, second.arrivals)
+    assert first.settings["salt"] != second.settings["salt"]
+    text = (parent / "report.md").read_text(encoding="utf-8")
+    assert "triton-http beside triton-grpc, 8 users" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| End to end") and "p50" in line)
+    assert row.rstrip(" |").endswith(" ms")  # what it costs in all
+
+
+def test_each_round_of_fronts_begins_with_another() -> None:
+    assert in_turns(["triton-grpc", "triton-http"], 2) == [
+        (1, "triton-grpc"), (1, "triton-http"), (2, "triton-http"), (2, "triton-grpc")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--fronts triton-grpc", "fronts must be two or more of"),
+        ("--fronts triton-grpc,openai", "fronts must be two or more of"),
+        ("--rounds 0", "rounds must be 1 or more, got 0"),
+        ("--target 127.0.0.1:1", "http-target must be given"),
+        ("--front triton-grpc", "--front has no meaning here"),
+        ("--users 3 --rate 2", "users has no meaning"),
+    ],
+)
+def test_fronts_that_cannot_be_compared_are_refused(
+    arguments: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["fronts", *arguments.split(), "--out", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_an_slo_below_the_servers_own_time_is_met_by_nothing(
