@@ -140,6 +140,8 @@ class ArrivalsConfig(_Frozen):
         burstiness: gamma: squared coefficient of variation of the gaps; 1 is Poisson, more is burstier.
         steps: steps: (rate per s, duration in s), one after the other, Poisson within each.
         speed: trace: how many times faster than it was recorded.
+        max_connections: open: at most so many requests under way, of all workers together, as a client with a pool of
+            connections has; what is due beyond them waits, in order. None: no such limit.
     """
 
     kind: Literal["closed", "constant", "poisson", "gamma", "steps", "trace"] = "closed"
@@ -149,6 +151,7 @@ class ArrivalsConfig(_Frozen):
     burstiness: float = Field(default=4.0, gt=0, le=1e4)
     steps: tuple[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]], ...] = ()
     speed: float = Field(default=1.0, gt=0)
+    max_connections: int | None = Field(default=None, ge=1, le=100_000)
 
     @model_validator(mode="after")
     def _fits(self) -> ArrivalsConfig:
@@ -156,6 +159,9 @@ class ArrivalsConfig(_Frozen):
             raise ValueError(f"rate has no meaning for closed arrivals, got {self.rate_per_s:g}; say arrivals poisson")
         if self.kind == "closed" and self.users is None:
             raise ValueError("users must be given for closed arrivals")
+        if self.kind == "closed" and self.max_connections is not None:
+            raise ValueError(f"max_connections has no meaning for closed arrivals, got {self.max_connections}; "
+                             "there users are the limit")  # fmt: skip
         if self.kind != "closed" and self.users is not None:
             raise ValueError(f"users has no meaning for {self.kind} arrivals, got {self.users}")
         if self.kind in ("constant", "poisson", "gamma") and self.rate_per_s is None:
@@ -188,7 +194,8 @@ class RunConfig(_Frozen):
         check_answers: so many greedy answers are asked for again, alone, and compared.
         metrics_url, statistics_url: where the server's own figures are (server_side.watch); None: the usual places for
             the target; "none": they are not looked at.
-        max_loop_lag_ms, max_cpu_share, max_late_share: beyond these the generator was the limit (honesty.verdict).
+        max_loop_lag_ms, max_cpu_share, max_late_share: beyond these the generator was the limit (honesty.limits). The
+            last is 1 unless given where arrivals have max_connections.
         check_tokens: a difference between the server's token counts and the tokenizer's fails the run.
     """
 
@@ -219,6 +226,15 @@ class RunConfig(_Frozen):
     max_cpu_share: float = Field(default=0.9, gt=0, le=1)
     max_late_share: float = Field(default=0.01, ge=0, le=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _late_by_design(cls, values: Any) -> Any:
+        """With max_connections requests leave late because the server holds all connections: no fault of the
+        generator's."""
+        arrivals = values.get("arrivals") if isinstance(values, dict) else None
+        most = arrivals.get("max_connections") if isinstance(arrivals, dict) else None
+        return {"max_late_share": 1.0, **values} if most is not None else values
+
     @field_validator("slo_ms")
     @classmethod
     def _limits(cls, value: dict[str, float]) -> dict[str, float]:
@@ -229,6 +245,9 @@ class RunConfig(_Frozen):
     def _fits(self) -> RunConfig:
         if self.arrivals.kind == "trace" and self.workload.kind not in ("mooncake", "burstgpt"):
             raise ValueError(f"arrivals trace needs a workload mooncake or burstgpt, got {self.workload.kind}")
+        if self.arrivals.max_connections is not None and self.arrivals.max_connections < self.processes:
+            raise ValueError(f"max_connections must be one for each of the {self.processes} workers or more, "
+                             f"got {self.arrivals.max_connections}")  # fmt: skip
         return self
 
     @property

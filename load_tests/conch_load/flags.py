@@ -42,6 +42,7 @@ _ARRIVALS = {
     "--rate": ("rate_per_s", "open loop: requests per second, all workers together"),
     "--burstiness": ("burstiness", "gamma: squared coefficient of variation of the gaps; 1 is Poisson"),
     "--speed": ("speed", "trace: times faster than recorded"),
+    "--max-connections": ("max_connections", "open loop: most requests under way; others wait, late from when due"),
 }
 
 

@@ -25,6 +25,7 @@ from conch_load.users import messages
 from conch_load.users.base import Front, FrontError, make_front, send_within
 from conch_load.users.exchange import Exchange
 from conch_load.users.live import LiveBatch
+from conch_load.users.places import Places
 from conch_load.users.prepare import Prepared, prepare
 from conch_load.workloads import Ask, WorkloadError
 
@@ -37,7 +38,8 @@ class Agent:
     """A worker's share of a run.
 
     Requests of a closed loop are taken by Locust's users, in chains (a conversation, or one request); requests of an
-    open loop each get a greenlet of their own when they are due, however many are under way. Of W workers, worker w
+    open loop each get a greenlet of their own when they are due, however many are under way (with max_connections it
+    waits for its turn). Of W workers, worker w
     has the chains, or the arrivals, w, w + W, w + 2W, ...
 
     Args:
@@ -91,6 +93,7 @@ class Agent:
             self._front.connect()
             self._prepared: Prepared = prepare(config)
             self._config = config
+            self._places = self._own_places(config)
             self._next_chain = self._worker
             self._build()
         except (FrontError, WorkloadError) as problem:
@@ -98,6 +101,11 @@ class Agent:
         gc.collect()
         gc.freeze()  # what is there stays: no need to look at it again while the clock runs
         self._runner.send_message(messages.READY, {"worker": self._worker, "error": error})
+
+    def _own_places(self, config: RunConfig) -> Places | None:
+        """This worker's share of the connections; None: as many as it likes."""
+        most = config.arrivals.max_connections
+        return None if most is None else Places((most + self._workers - 1 - self._worker) // self._workers)
 
     def _build(self) -> None:
         until = time.monotonic() + _BUILT_S
@@ -148,7 +156,7 @@ class Agent:
         self._sleep_until(self._config.end_ns)
         self._over.set()
         give_up = self._config.end_ns + round(self._config.grace_s * 1e9)
-        while self._active and self._now() < give_up:
+        while (self._active or self._open) and self._now() < give_up:
             gevent.sleep(0.02)
         self._abandon()
         self._flush()
@@ -157,9 +165,16 @@ class Agent:
 
     def _dispatch(self) -> None:
         due_ns = self._prepared.due_ns
+        send = self._send if self._places is None else self._send_in_turn
         for index in range(self._worker, len(due_ns), self._workers):
             self._sleep_until(due_ns[index])
-            self._open.spawn(self._send, index, due_ns[index])
+            self._open.spawn(send, index, due_ns[index])
+
+    def _send_in_turn(self, index: int, due_ns: int) -> None:
+        """Wait for a connection; those that wait get one in the order in which they were due."""
+        assert self._places is not None
+        with self._places:
+            self._send(index, due_ns)
 
     def user_begins(self) -> None:
         """Wait for the user's start. Locust starts its users in batches a second apart, so this spreads them."""
@@ -211,6 +226,7 @@ class Agent:
                 self._keep(exchange, due_ns)
             if greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)
+        self._open.kill(block=False)  # and those that wait for a connection: they were never sent
 
     # --- what is kept -------------------------------------------------------------------------------------------
 

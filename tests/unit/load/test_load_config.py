@@ -39,6 +39,7 @@ def test_a_config_goes_through_json_unchanged() -> None:
         (("--rate", "4"), 8, "users has no meaning for poisson arrivals, got 8"),
         (("--arrivals", "closed", "--rate", "4"), 8, "rate has no meaning for closed arrivals, got 4"),
         (("--arrivals", "gamma"), None, "rate must be given for gamma arrivals"),
+        (("--max-connections", "4"), 8, "max_connections has no meaning for closed arrivals, got 4"),
         (("--rate", "-1"), None, "greater than 0, got '-1'"),
         (("--arrivals", "steps"), None, "steps must be given"),
         (("--steps", "1:2:3"), None, "steps must be RATE:SECONDS"),
@@ -62,6 +63,15 @@ def test_a_config_goes_through_json_unchanged() -> None:
 def test_what_cannot_be_is_refused_by_name(flags: tuple[str, ...], users: int | None, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         parsed(*flags, users=users)
+
+
+def test_a_client_with_few_connections_sends_late_by_design() -> None:
+    assert parsed("--rate", "4").max_late_share == 0.01
+    bounded = parsed("--rate", "4", "--max-connections", "2")
+    assert (bounded.arrivals.max_connections, bounded.max_late_share) == (2, 1)
+    assert parsed("--rate", "4", "--max-connections", "2", "--max-late-share", "0.5").max_late_share == 0.5
+    with pytest.raises(ConfigError, match="max_connections must be one for each of the 3 workers or more, got 2"):
+        checked({**bounded.model_dump(), "workers": 3})
 
 
 def test_an_unknown_field_is_refused() -> None:

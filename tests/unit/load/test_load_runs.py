@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
+from conch_load.analysis import summarize
 from conch_load.calibrate.faults import Behaviour
 from conch_load.calibrate.letters import write_letters_tokenizer
 from conch_load.calibrate.table import RunningStub, row_of, running_stub
@@ -15,7 +18,9 @@ from conch_load.cli import main
 from conch_load.config import RunConfig, checked
 from conch_load.folders import REPORTS, point_latest, stamped
 from conch_load.records import RequestRecord, RunInfo, read_generator, read_requests, read_run
+from conch_load.report import texts
 from conch_load.run import RunError, run
+from conch_load.users.places import Places
 
 FRONTS = ("triton-grpc", "triton-http-stream", "triton-http", "openai")
 STREAMED = ("triton-grpc", "triton-http-stream", "openai")
@@ -138,6 +143,54 @@ def test_a_server_that_is_too_slow_leaves_unfinished_requests_and_loses_none(tok
     assert unfinished
     assert all(r.error_code is None and r.text is not None for r in unfinished)
     assert info.checks["requests"]["errors"]["unfinished"] == sum(not r.warm_up for r in unfinished)
+
+
+@pytest.mark.parametrize(("front", "most"), [("triton-http-stream", 3), ("triton-grpc", None)])
+def test_a_stall_shows_from_when_due_and_raw_says_how_much_a_client_with_few_connections_hides(
+    tokenizer: Path, tmp_path: Path, front: str, most: int | None
+) -> None:
+    """The server stands still for 2 s under 150 requests a second."""
+    with running_stub(Behaviour(ttft_ms=5, itl_ms=1, stall_at_s=0.6, stall_s=2)) as stalled:
+        arrivals = {"kind": "constant", "rate_per_s": 150, "max_connections": most}
+        settings = config(stalled, tokenizer, front, arrivals=arrivals, duration_s=4, check_answers=0,
+                          workload={"input_tokens": "20", "output_tokens": "4"})  # fmt: skip
+        info, records = made(settings, tmp_path)
+    assert info.invalid == ()
+    assert {one.error_code for one in records} == {None}
+    assert len(records) == info.checks["requests"]["due"]
+    summary = summarize(tmp_path, "none")
+    due, sent = (summary.percentile(name, 99) for name in ("ttft_corrected_ms", "ttft_ms"))
+    assert due is not None
+    assert sent is not None
+    assert due.value is not None
+    assert sent.value is not None
+    assert due.value > 1800
+    said = [text for text in texts.omission(summary) if text.startswith(("p99 of TTFT", "TTFT"))]
+    if most is None:
+        assert sent.value == pytest.approx(due.value, abs=100)
+        return
+    assert sent.value < 200
+    assert f"p99 of TTFT is {texts.number(due.value)} ms from when due and {texts.number(sent.value)} ms" in said[0]
+    moments = sorted([(one.sent_ns, 1) for one in records] + [(one.final_ns or 0, -1) for one in records])
+    assert max(itertools.accumulate(step for _, step in moments)) == most
+
+
+def test_who_waits_for_a_place_gets_one_in_the_order_of_coming() -> None:
+    places, served = Places(2), []
+
+    def come(name: int) -> None:
+        with places:
+            served.append(name)
+            gevent.sleep(0)
+
+    greenlets = [gevent.spawn(come, name) for name in range(20)]
+    gevent.sleep(0)
+    greenlets[5].kill()
+    greenlets.append(gevent.spawn(come, 20))
+    gevent.joinall(greenlets)
+    assert served == [name for name in range(21) if name != 5]
+    with places, places:  # none was lost
+        pass
 
 
 @pytest.mark.parametrize("front", ["triton-grpc", "triton-http-stream"])
