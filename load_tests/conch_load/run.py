@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -13,7 +14,16 @@ import conch_load
 from conch_load.config import RunConfig
 from conch_load.folders import check_free
 from conch_load.honesty.finish import finish
-from conch_load.records import GENERATOR_FILE, REQUESTS_FILE, RUN_FILE, SERVER_FILE, RunInfo, read_run
+from conch_load.records import (
+    GENERATOR_FILE,
+    REQUESTS_FILE,
+    RUN_FILE,
+    SERVER_FILE,
+    RunInfo,
+    read_requests,
+    read_run,
+    write_run,
+)
 from conch_load.server_side import Sources, Watch, sources_of
 from conch_load.users.prepare import prepare
 
@@ -34,7 +44,8 @@ def run(config: RunConfig, folder: Path) -> RunInfo:
         folder: gets the files of conch_load.records; made if missing. When nothing was run it is as it was before.
 
     Returns:
-        What ``run.json`` says at the end. ``invalid`` is not empty when the figures must not be used.
+        What ``run.json`` says at the end. ``invalid`` is not empty when the figures must not be used: also when Locust
+        broke off and left records.
 
     Raises:
         RunError: no server, no such model, or Locust failed: nothing was measured.
@@ -64,7 +75,24 @@ def _check_ran(folder: Path, said: str) -> None:
     info = read_run(folder)
     if info.ended_ns is None:
         reason = next((text.removeprefix("not run: ") for text in info.invalid), "") or said or "Locust said nothing"
-        raise RunError(reason)
+        last_ns = _last_record_ns(folder)
+        if last_ns is None:
+            raise RunError(reason)
+        reason = f"Locust ended before the run did, and left the records of {last_ns / 1e9:.1f} s: {reason}"
+        write_run(folder, dataclasses.replace(info, ended_ns=last_ns, invalid=(*info.invalid, reason)))
+
+
+def _last_record_ns(folder: Path) -> int | None:
+    """When the last request that was written down ended; None where there is none. A line that was not written to its
+    end is taken away: that is how a process that is killed leaves a file."""
+    for name in (REQUESTS_FILE, GENERATOR_FILE):
+        path = folder / name
+        if path.is_file():
+            whole, end, _ = path.read_bytes().rpartition(b"\n")
+            path.write_bytes(whole + end)
+    path = folder / REQUESTS_FILE
+    ends = [one.final_ns or one.sent_ns for one in read_requests(folder)] if path.is_file() else []
+    return max(ends, default=None)
 
 
 def server_sources(config: RunConfig) -> Sources:
@@ -107,7 +135,7 @@ def _locust(line: list[str], config: RunConfig) -> str:
         _, said = child.communicate(timeout=most)
     except subprocess.TimeoutExpired:
         _end(child)
-        raise RunError(f"Locust did not end within {most:.0f} s") from None
+        return f"it did not end within {most:.0f} s"
     except BaseException:
         _end(child)
         raise

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import gevent
 from locust.env import Environment
-from locust.runners import STATE_RUNNING, MasterRunner
+from locust.runners import STATE_MISSING, STATE_RUNNING, MasterRunner
 
 from conch_load.config import ConfigError, RunConfig
 from conch_load.machine import host_facts, versions
@@ -24,6 +24,8 @@ from conch_load.users.live import Live
 
 _LEAD_S = 0.5  # from the last worker's readiness to the run's start: every worker must have heard of it
 _ALONE_WAIT_S = 120
+_LOOK_S = 0.5  # at which workers are still there
+_DONE_WAIT_S = 15  # from the last moment at which a worker may still wait for answers
 log = logging.getLogger("conch_load")
 
 
@@ -69,14 +71,15 @@ class Controller:
     def _on_test_start(self, **_: Any) -> None:
         self.live = Live()
         self._second, self._waiting, self._stopped = 0, set[int](), False
-        self._alone, self.folder = {}, None  # what is refused leaves the folder of the run before as it is
+        self._leaving, self._alone = False, {}
+        self.folder = None  # what is refused leaves the folder of the run before as it is
         try:
             self._config = config = self._config_of()
             self.folder = self._folder_of(config)
         except ConfigError as error:
             self._refuse(str(error))
             return
-        clients = sorted(self._runner.clients.keys()) if isinstance(self._runner, MasterRunner) else [None]
+        self._clients = clients = self._present()
         self._waiting = set(range(len(clients)))
         self.live.title, self.live.state = _title(config), "preparing"
         self._info = self._first_info(config, len(clients))
@@ -88,6 +91,7 @@ class Controller:
             plan = {"config": config.model_dump_json(), "worker": worker, "workers": len(clients),
                     "run_id": f"load-{self._info.started_unix_ns:x}"}  # fmt: skip
             self._runner.send_message(messages.PLAN, plan, client)
+        gevent.spawn(self._look_after_workers, self._waiting)
 
     def _on_ready(self, environment: Environment, msg: Any, **_: Any) -> None:
         if msg.data["error"]:
@@ -97,7 +101,7 @@ class Controller:
         self._waiting.discard(msg.data["worker"])
         if self._waiting:
             return
-        self._waiting = set(range(self._info.workers))
+        self._waiting.update(range(self._info.workers))
         self._start = messages.start_in(_LEAD_S)
         self._info = dataclasses.replace(self._info, started_unix_ns=self._start["unix_ns"])
         write_run(self._folder(), self._info)
@@ -111,19 +115,24 @@ class Controller:
         self._files[REQUESTS_FILE].writelines(line + "\n" for line in data["lines"])
         for sample in data["samples"]:
             self._files[GENERATOR_FILE].write(json.dumps(sample, separators=(",", ":")) + "\n")
+        for file in self._files.values():
+            file.flush()  # what is there is there, whatever becomes of this process
         self.live.take(self.second, data["worker"], data["live"], data["samples"])
 
     def _on_done(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._waiting.discard(msg.data["worker"])
         host = {**self._info.host, "generator_scheduling": msg.data["scheduling"]}
         self._info = dataclasses.replace(self._info, host=host)
+        self._go_on_when_done()
+
+    def _go_on_when_done(self) -> None:
         if self._waiting or not self._running:
             return
         self._mark_end()
-        if self._config.check_answers:
+        present = self._present()
+        if self._config.check_answers and present:
             self.live.state = "comparing answers"
-            client = min(self._runner.clients.keys()) if isinstance(self._runner, MasterRunner) else None
-            self._runner.send_message(messages.ALONE, None, client)
+            self._runner.send_message(messages.ALONE, None, present[0])
             gevent.spawn_later(_ALONE_WAIT_S, self._give_up_alone, self._info.started_unix_ns)
         else:
             gevent.spawn(self._leave)
@@ -139,6 +148,7 @@ class Controller:
 
     def _leave(self) -> None:
         """End Locust's test; what follows is in test_stop."""
+        self._leaving = True
         if self._headless:
             self._runner.quit()
             return
@@ -154,10 +164,12 @@ class Controller:
             return
         self._stopped = True
         if self._running:
+            self._note_lost()
             self._mark_end()
-            self._info = dataclasses.replace(
-                self._info, invalid=("the run was stopped before its end",) if self._waiting else ()
-            )
+            if self._waiting:
+                self._mark_invalid("the run was stopped before its end")
+        if self._headless and not self._leaving:  # Locust stops a test, and stays, when its last worker is lost
+            gevent.spawn(self._leave)
         if isinstance(self._runner, MasterRunner) and not self._headless:
             gevent.spawn(self._finish)
         else:
@@ -180,6 +192,42 @@ class Controller:
         code = child.wait()
         self.live.state = {0: "finished", 4: "finished, INVALID"}.get(code, f"the analysis failed (exit code {code})")
 
+    # --- workers that are lost ------------------------------------------------------------------------------------
+
+    def _present(self) -> list[str | None]:
+        """Locust's names of the workers that are there; None is this process."""
+        if not isinstance(self._runner, MasterRunner):
+            return [None]
+        return sorted(client.id for client in self._runner.clients.values() if client.state != STATE_MISSING)
+
+    def _look_after_workers(self, waiting: set[int]) -> None:
+        """Until all are done, or another run has begun. Else a run would wait for ever for a worker that is gone."""
+        until = self._config.end_ns / 1e9 + self._config.grace_s + _DONE_WAIT_S
+        while self._waiting is waiting and not self._stopped:
+            gevent.sleep(_LOOK_S)
+            if self._waiting is not waiting or self._stopped:
+                return
+            self._note_lost()
+            if self._running and waiting and self.second > until:
+                self._mark_invalid(f"{_workers(waiting)} did not say within {_DONE_WAIT_S} s after the end that "
+                                   "all was done: what was under way there is not in the records")  # fmt: skip
+                waiting.clear()
+            self._go_on_when_done()
+
+    def _note_lost(self) -> None:
+        """Wait no more for workers that Locust has lost, and say so."""
+        present = self._present()
+        lost = {worker for worker in self._waiting if self._clients[worker] not in present}
+        if not lost:
+            return
+        if not self._running:
+            self._refuse(f"{_workers(lost)} was lost before the run began")
+            self._waiting.clear()
+            return
+        self._waiting.difference_update(lost)
+        self._mark_invalid(f"{_workers(lost)} was lost by {self.second} s: what it had under way, and was yet to send, "
+                           "is not in the records")  # fmt: skip
+
     # --- parts --------------------------------------------------------------------------------------------------
 
     def _refuse(self, reason: str) -> None:
@@ -197,6 +245,10 @@ class Controller:
             ended = time.monotonic_ns() - self._start["monotonic_ns"]
             self._info = dataclasses.replace(self._info, ended_ns=ended)
 
+    def _mark_invalid(self, reason: str) -> None:
+        log.error("invalid: %s", reason)
+        self._info = dataclasses.replace(self._info, invalid=(*self._info.invalid, reason))
+
     def _folder(self) -> Path:
         assert self.folder is not None
         return self.folder
@@ -211,6 +263,10 @@ class Controller:
             seed=config.seed, slo_ms=config.slo_ms, versions=versions(), host=host_facts(),
             warm_up_s=config.warm_up_s, settings=settings,
         )  # fmt: skip
+
+
+def _workers(numbers: set[int]) -> str:
+    return f"worker {', '.join(str(one) for one in sorted(numbers))}"
 
 
 def _title(config: RunConfig) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import gevent
+import psutil
 import pytest
 from conch_load.analysis import summarize
 from conch_load.calibrate.faults import Behaviour
@@ -21,6 +24,7 @@ from conch_load.records import RequestRecord, RunInfo, read_generator, read_requ
 from conch_load.report import texts
 from conch_load.run import RunError, run
 from conch_load.users.places import Places
+from server_processes import wait_until
 
 FRONTS = ("triton-grpc", "triton-http-stream", "triton-http", "openai")
 STREAMED = ("triton-grpc", "triton-http-stream", "openai")
@@ -173,6 +177,31 @@ def test_a_stall_shows_from_when_due_and_raw_says_how_much_a_client_with_few_con
     assert f"p99 of TTFT is {texts.number(due.value)} ms from when due and {texts.number(sent.value)} ms" in said[0]
     moments = sorted([(one.sent_ns, 1) for one in records] + [(one.final_ns or 0, -1) for one in records])
     assert max(itertools.accumulate(step for _, step in moments)) == most
+
+
+@pytest.mark.parametrize(("workers", "said"), [(2, "worker [01] was lost by"), (1, "Locust ended before the run did")])
+def test_what_a_killed_generator_had_measured_is_reported_as_invalid(
+    stub: RunningStub, tokenizer: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], workers: int, said: str
+) -> None:
+    flags = {"target": stub.target("triton-grpc"), "tokenizer": tokenizer, "duration-s": 3, "warm-up-s": 0.2,
+             "output-tokens": 10, "rate": 40, "check-answers": 1, "workers": workers, "out": tmp_path}  # fmt: skip
+    line = ["run", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
+    with ThreadPoolExecutor(1) as pool:
+        code = pool.submit(main, line)
+        requests = tmp_path / "requests.jsonl"
+        wait_until(lambda: code.done() or (requests.is_file() and requests.stat().st_size > 0), 30)
+        locusts = [one for one in psutil.Process().children(recursive=True) if "locust" in one.cmdline()]
+        assert len(locusts) == (3 if workers == 2 else 1)
+        locusts[-1].kill()
+        assert code.result(timeout=60) == 4
+    info = read_run(tmp_path)
+    assert info.ended_ns is not None
+    assert re.match(said, info.invalid[0])
+    records = list(read_requests(tmp_path))
+    assert info.checks["requests"]["sent"] == len(records) > 0
+    if workers == 2:  # the other went on to the end
+        assert max(one.sent_ns for one in records) > 3 * 10**9
+    assert "INVALID: " + info.invalid[0] in capfd.readouterr().out
 
 
 def test_who_waits_for_a_place_gets_one_in_the_order_of_coming() -> None:
