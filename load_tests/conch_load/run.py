@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import conch_load
@@ -29,7 +30,8 @@ from conch_load.users.prepare import prepare
 
 LOCUSTFILE = Path(conch_load.__file__).resolve().parents[1] / "locustfile.py"
 REFUSED = 3  # exit code: nothing was run
-_START_S = 120  # for workers to connect and prompts to be made
+_START_S = 120  # for workers to connect and the first requests to be made
+_PREPARED_TIMES = 4  # a workload may take so many times longer to be read by workers than it took here
 
 
 class RunError(Exception):
@@ -53,12 +55,14 @@ def run(config: RunConfig, folder: Path) -> RunInfo:
         ConfigError: the folder holds something.
     """
     check_free(folder)
+    began = time.monotonic()
     prepare(config)  # says what is wrong at once, and in this process
+    start_s = _START_S + _PREPARED_TIMES * (time.monotonic() - began)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with Watch(folder, server_sources(config)):
-            said = _locust(command(config, folder), config)
+            said = _locust(command(config, folder), config, start_s)
         _check_ran(folder, said)
     except RunError:
         for name in (RUN_FILE, REQUESTS_FILE, GENERATOR_FILE, SERVER_FILE):
@@ -124,9 +128,9 @@ def command(config: RunConfig, folder: Path) -> list[str]:
     return line
 
 
-def _locust(line: list[str], config: RunConfig) -> str:
-    """Run it; what it said about errors."""
-    most = _START_S + config.warm_up_s + config.duration_s + config.grace_s + config.timeout_s + 180
+def _locust(line: list[str], config: RunConfig, start_s: float) -> str:
+    """Run it; what it said about errors. ``start_s`` is how long it may take until the clock runs."""
+    most = start_s + config.warm_up_s + config.duration_s + config.grace_s + config.timeout_s + 180
     child = subprocess.Popen(
         line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "LOCUST_WAIT_FOR_WORKERS_REPORT_AFTER_RAMP_UP": "0.1"},

@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -22,16 +21,15 @@ from conch_load.honesty.probe import LATE_START_NS, Probe
 from conch_load.machine import give_precedence_back, take_precedence
 from conch_load.records import GeneratorSample, RequestRecord
 from conch_load.users import messages
+from conch_load.users.ahead import Ahead
 from conch_load.users.base import Front, FrontError, make_front, send_within
 from conch_load.users.exchange import Exchange
 from conch_load.users.live import LiveBatch
 from conch_load.users.places import Places
 from conch_load.users.prepare import Prepared, prepare
-from conch_load.workloads import Ask, WorkloadError
+from conch_load.workloads import WorkloadError
 
 _FLUSH_S = 1.0
-_BUILT_BEFORE, _BUILT_S = 2048, 3.0  # so many requests of a closed loop, at most, are made before the clock runs
-_BUILD_AT_ONCE = 20
 
 
 class Agent:
@@ -66,13 +64,12 @@ class Agent:
         self._over.clear()
         self._config: RunConfig | None = None
         self._front = None
-        self._built: dict[int, Ask] = {}
         self._active: dict[int, tuple[Exchange, int | None, gevent.Greenlet]] = {}
         self._lines: list[str] = []
         self._samples: list[GeneratorSample] = []
         self._live = LiveBatch()
         self._sample = Sample()
-        self._next_chain = self._users = 0
+        self._users = 0
 
     # --- what the controller says -------------------------------------------------------------------------------
 
@@ -94,8 +91,8 @@ class Agent:
             self._prepared: Prepared = prepare(config)
             self._config = config
             self._places = self._own_places(config)
-            self._next_chain = self._worker
-            self._build()
+            self._ahead = Ahead(self._prepared.workload, len(self._prepared.due_ns), self._worker, self._workers)
+            self._ahead.make_first()
         except (FrontError, WorkloadError) as problem:
             error = str(problem)
         gc.collect()
@@ -107,31 +104,13 @@ class Agent:
         most = config.arrivals.max_connections
         return None if most is None else Places((most + self._workers - 1 - self._worker) // self._workers)
 
-    def _build(self) -> None:
-        until = time.monotonic() + _BUILT_S
-        for count, index in enumerate(self._first_indexes(), start=1):
-            self._built[index] = self._prepared.workload.ask(index)
-            if not self._prepared.due_ns and time.monotonic() > until:
-                break  # the rest is made when it is needed
-            if count % _BUILD_AT_ONCE == 0:
-                gevent.sleep(0)  # Locust's heartbeats must go on
-
-    def _first_indexes(self) -> Iterator[int]:
-        if self._prepared.due_ns:
-            yield from range(self._worker, len(self._prepared.due_ns), self._workers)
-            return
-        number, count = self._worker, 0
-        while count < _BUILT_BEFORE // self._workers:
-            chain = self._prepared.workload.chain(number)
-            yield from chain
-            count, number = count + len(chain), number + self._workers
-
     def _on_go(self, environment: Environment, msg: Any, **_: Any) -> None:
         self._start_ns = messages.local_start_ns(msg.data)
         self._scheduling = take_precedence()
         self._probe = Probe(self._worker, lambda: len(self._active), self._samples.append)
         self._greenlets.spawn(self._probe.run, self._start_ns)
         self._greenlets.spawn(self._flush_for_ever)
+        self._greenlets.spawn(self._ahead.make_rest)
         self._greenlets.spawn(self._run)
 
     def _on_alone(self, environment: Environment, msg: Any, **_: Any) -> None:
@@ -166,7 +145,7 @@ class Agent:
     def _dispatch(self) -> None:
         due_ns = self._prepared.due_ns
         send = self._send if self._places is None else self._send_in_turn
-        for index in range(self._worker, len(due_ns), self._workers):
+        while (index := self._ahead.take_number()) < len(due_ns):
             self._sleep_until(due_ns[index])
             self._open.spawn(send, index, due_ns[index])
 
@@ -196,8 +175,7 @@ class Agent:
             self._over.wait()
         if self._over.is_set():
             raise StopUser
-        number, self._next_chain = self._next_chain, self._next_chain + self._workers
-        for index in self._prepared.workload.chain(number):
+        for index in self._prepared.workload.chain(self._ahead.take_number()):
             self._send(index, None)
             if self._over.is_set():
                 raise StopUser
@@ -205,8 +183,7 @@ class Agent:
     def _send(self, index: int, due_ns: int | None) -> None:
         assert self._front is not None
         assert self._config is not None
-        ask = self._built.pop(index, None) or self._prepared.workload.ask(index)
-        exchange = Exchange(ask, f"{self._run_id}-{index}", asks_ids(self._config.front, index))
+        exchange = Exchange(self._ahead.take(index), f"{self._run_id}-{index}", asks_ids(self._config.front, index))
         self._active[id(exchange)] = (exchange, due_ns, gevent.getcurrent())
         try:
             send_within(self._front, exchange, self._config.timeout_s)
