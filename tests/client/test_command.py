@@ -19,7 +19,7 @@ from conch_client.request import build_stop
 from conch_client.retry import Deadline
 from conch_client.streams import Call
 from conch_client.terminal import Screen
-from fake_servers import Chunk, Endless, Fail, GrpcServer, HttpServer, Refuse
+from fake_servers import Chunk, Endless, Fail, GrpcServer, Hang, HttpServer, Refuse
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -212,17 +212,19 @@ def test_chat_goes_on_after_a_line_that_is_not_utf8(server, capsys, monkeypatch)
     assert [m["content"] for m in json.loads(tensors(server)["messages"])] == ["Hi", "ok", "More"]
 
 
-def test_a_disk_that_is_full(server) -> None:
+def test_a_disk_that_is_full() -> None:
+    server = HttpServer()
     for command in (["ask", "Hi"], ["models"]):
         with open("/dev/full", "wb") as full:  # noqa: PTH123
-            program = [sys.executable, "-m", "conch_client", *command, *server.protocol]
+            program = [sys.executable, "-m", "conch_client", *command, "--url", f"http://{server.url}"]
             done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, timeout=20)
         errors = b"conch: standard input or output broke: No space left on device\n"
         assert (done.returncode, done.stderr) == (1, errors)
+    server.close()
 
 
-def test_the_standard_files_may_be_closed(server) -> None:
-    command = f'"{sys.executable}" -m conch_client ask - {" ".join(server.protocol)} <&- 2>&1 >&-'
+def test_the_standard_files_may_be_closed() -> None:
+    command = f'"{sys.executable}" -m conch_client ask - <&- 2>&1 >&-'
     done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=20)
     assert (done.returncode, done.stdout) == (2, b"conch: prompt must not be empty, got ''\n")
 
@@ -304,6 +306,18 @@ def test_ctrl_c_ends_ask(server) -> None:
         errors = ask.stderr.read()
         assert (ask.wait(10), errors) == (130, b"")
     assert server.plans.given_up.wait(5)
+
+
+def test_ctrl_c_ends_a_whole_answer_too(server) -> None:
+    server.plans.plans = [[Hang()], [Chunk("", "cancelled")]]
+    command = [sys.executable, "-m", "conch_client", "ask", "--no-stream", "Hi", *server.protocol]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ask:
+        assert server.plans.arrived.wait(10)
+        ask.send_signal(signal.SIGINT)
+        output, errors = ask.communicate(timeout=10)
+    assert (ask.returncode, output, errors) == (130, b"", b"")
+    first, second = server.plans.seen
+    assert (list(second.tensors), second.request_id) == (["stop"], first.request_id)
 
 
 def test_a_pipe_that_closes_is_no_traceback(server) -> None:

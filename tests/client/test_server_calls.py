@@ -24,6 +24,7 @@ from conch_client.metrics import parse_metrics, short
 from fake_servers import METRICS, GrpcServer, HttpServer
 from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import examples
 
 
 def test_models(asker) -> None:
@@ -89,6 +90,7 @@ def test_what_is_no_metric_is_an_error(line) -> None:
         parse_metrics(line)
 
 
+@examples(100)
 @given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=("Cs",)))), st.data())
 def test_events_do_not_depend_on_where_they_are_cut(texts, data) -> None:
     body = "".join(f"data: {text}\n\n" for text in texts).encode()
