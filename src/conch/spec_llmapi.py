@@ -55,7 +55,7 @@ class LlmApi(Section):
 
     Attributes:
         version: of TensorRT-LLM; another one is refused.
-        container: Triton's container that carries that version.
+        container: Triton's container that carries that version. Conch does not start it (docs/runtimes.md).
         backend: pytorch. Compiled engines are for the runtime tensorrtllm, which is Triton's C++ backend.
         tensor_parallel_size, pipeline_parallel_size: GPUs that share every layer, and groups of layers on different
             GPUs.

@@ -54,7 +54,7 @@ class Vllm(Section):
 
     Attributes:
         version: of vLLM; another one is refused.
-        container: Triton's container that carries that version.
+        container: Triton's container that carries that version. Conch does not start it (docs/runtimes.md).
         tensor_parallel_size, pipeline_parallel_size: GPUs that share every layer, and groups of layers on different
             GPUs.
         dtype, quantization, kv_cache_dtype: formats; None: what the checkpoint says.

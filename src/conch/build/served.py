@@ -13,7 +13,7 @@ from conch.build.compile import ENGINES, CompiledEngine
 from conch.build.disk import link_or_copy
 from conch.build.huggingface import CONFIG_FILE, read_json
 from conch.build.sources import Checkpoint, Format
-from conch.engines.interpreter import VARIABLE, package_version_in
+from conch.engines.interpreter import NAME_A_PYTHON, VARIABLE, package_version_in
 from conch.errors import BuildError
 from conch.spec import Engine
 from conch.spec_llmapi import LlmApi
@@ -98,7 +98,7 @@ def serving_notes(settings: Vllm | LlmApi) -> list[str]:
     if shutil.which("nvidia-smi") is None:
         notes.append(f"it is served on NVIDIA GPUs ({settings.world_size}), and nvidia-smi is not here")
     if notes:
-        notes.append(f"serve it in {settings.container}")
+        notes.append(NAME_A_PYTHON[0].lower() + NAME_A_PYTHON[1:])
     return notes
 
 
@@ -109,7 +109,8 @@ def served_plan(engine: Engine) -> list[str]:
     return [
         "  no compilation: link the checkpoint's files as they are",
         f"  check that the model generates text, and that its heads can be shared by {settings.tensor_parallel_size}",
-        f"  served by {_package(settings)} {settings.version} in {settings.container}; GPUs: {settings.world_size}",
+        f"  served by {_package(settings)} {settings.version}, of the Python that {VARIABLE} names; "
+        f"GPUs: {settings.world_size}",
     ]
 
 

@@ -1,8 +1,7 @@
 """The Python that an asynchronous engine runs in, and whether it has the engine's package.
 
-vLLM and TensorRT-LLM bring numpy 2, torch and much else; Triton's stub dies of numpy 2. In Triton's containers both are
-in one Python all the same, patched for it. Elsewhere the engine's worker, being a process of its own, may run in
-another environment: its Python is named by CONCH_ENGINE_PYTHON.
+vLLM and TensorRT-LLM bring numpy 2, torch and much else; Triton's stub dies of numpy 2. So the engine's worker, being a
+process of its own, runs in another environment. CONCH_ENGINE_PYTHON names its Python; else it is the stub's.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from conch.errors import RepositoryError
 from conch.spec import Runtime
 
 VARIABLE = "CONCH_ENGINE_PYTHON"
+NAME_A_PYTHON = f"Name the Python of an environment that has it with {VARIABLE} (docs/runtimes.md)"
 PACKAGES = {Runtime.VLLM: "vllm", Runtime.LLMAPI: "tensorrt_llm"}  # runtimes in such an environment -> what it needs
 # Conch goes behind the environment's own packages: its own environment's, older, must not shadow them.
 _RUN = (
@@ -76,25 +76,24 @@ def package_version_in(python: Path, package: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def require_package(package: str, version: str, container: str) -> None:
+def require_package(package: str, version: str) -> None:
     """Check that this Python has a package in a version; imports it.
 
     Args:
         package: vllm or tensorrt_llm.
         version: that is needed. A build number behind a plus sign is not looked at.
-        container: that has it, for messages.
 
     Raises:
         RepositoryError: it is missing, cannot be imported, or is another version.
     """
-    mend = f"Serve in {container}, or name a Python that has it with {VARIABLE}"
     try:
         found = str(importlib.import_module(package).__version__)
     except ModuleNotFoundError as error:
         what = "is not installed" if error.name == package else f"lacks {error.name}"
-        raise RepositoryError(f"{package} {version} is needed, and it {what} in {sys.executable}", mend=mend) from None
+        message = f"{package} {version} is needed, and it {what} in {sys.executable}"
+        raise RepositoryError(message, mend=NAME_A_PYTHON) from None
     except Exception as error:  # a driver or a library of it is missing
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RepositoryError(f"{package} cannot be imported in {sys.executable}: {said}", mend=mend) from None
+        raise RepositoryError(f"{package} cannot be imported in {sys.executable}: {said}", mend=NAME_A_PYTHON) from None
     if found.split("+", 1)[0] != version:
-        raise RepositoryError(f"{package} {version} is needed, and {sys.executable} has {found}", mend=mend)
+        raise RepositoryError(f"{package} {version} is needed, and {sys.executable} has {found}", mend=NAME_A_PYTHON)

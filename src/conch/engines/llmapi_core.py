@@ -247,7 +247,7 @@ async def open_llmapi(engine_dir: Path, spec: EngineSpec, report: Report) -> Str
         RepositoryError: TensorRT-LLM is missing or another version, or cannot load the checkpoint on this machine.
     """
     assert spec.llmapi is not None
-    require_package("tensorrt_llm", VERSION, spec.llmapi.container)
+    require_package("tensorrt_llm", VERSION)
     from tensorrt_llm import LLM
     from tensorrt_llm.llmapi import CapacitySchedulerPolicy, CudaGraphConfig, KvCacheConfig, SchedulerConfig
 

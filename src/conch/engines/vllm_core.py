@@ -249,7 +249,7 @@ async def open_vllm(engine_dir: Path, spec: EngineSpec, report: Report) -> Strea
     assert spec.vllm is not None
     for name in _QUIET:
         os.environ.setdefault(name, "1")
-    require_package("vllm", VERSION, spec.vllm.container)
+    require_package("vllm", VERSION)
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 

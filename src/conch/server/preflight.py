@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from conch.contract import ENGINE, stages
-from conch.engines.interpreter import PACKAGES, VARIABLE, package_version_in
+from conch.engines.interpreter import NAME_A_PYTHON, PACKAGES, VARIABLE, package_version_in
 from conch.errors import ConchError, ServerError
 from conch.repository.artifacts import ENGINE_DIR
 from conch.repository.check import check_repository
@@ -125,16 +125,15 @@ def check_engine_python(release: Release) -> None:
     if package is None or engine.served is None:
         return
     python = Path(os.environ.get(VARIABLE) or sys.executable)
-    mend = f"Serve in {engine.served.container}, or name a Python that has it with {VARIABLE}"
     wanted = f"{release.name} needs {package} {engine.served.version}"
     try:
         found = package_version_in(python, package)
     except OSError as error:
-        raise ServerError(f"{wanted}, and {python} cannot be run: {error.strerror}", mend=mend) from None
+        raise ServerError(f"{wanted}, and {python} cannot be run: {error.strerror}", mend=NAME_A_PYTHON) from None
     if found is None:
-        raise ServerError(f"{wanted}, and it is not installed in {python}", mend=mend)
+        raise ServerError(f"{wanted}, and it is not installed in {python}", mend=NAME_A_PYTHON)
     if found.split("+", 1)[0] != engine.served.version:
-        raise ServerError(f"{wanted}, and {python} has {found}", mend=mend)
+        raise ServerError(f"{wanted}, and {python} has {found}", mend=NAME_A_PYTHON)
 
 
 def memory_need_bytes(release: Release) -> int:

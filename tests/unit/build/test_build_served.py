@@ -54,7 +54,7 @@ def test_a_repository_with_the_checkpoint_in_it(runtime: Runtime, tmp_path: Path
     assert status == 0, said
     package = {Runtime.VLLM: "vllm 0.24.0", Runtime.LLMAPI: "tensorrt_llm 1.2.1"}[runtime]
     assert f"note: {package} serves it, and is not installed in {sys.executable}" in said
-    assert "note: serve it in nvcr.io/nvidia/tritonserver:26.07-" in said
+    assert "note: name the Python of an environment that has it with CONCH_ENGINE_PYTHON" in said
     engine_dir = tmp_path / "repository/llama_engine/1/engine"
     assert sorted(path.name for path in engine_dir.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert (engine_dir / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
@@ -65,7 +65,7 @@ def test_a_repository_with_the_checkpoint_in_it(runtime: Runtime, tmp_path: Path
     assert manifest["provenance"]["tools"][name] == version
     assert "nothing to do" in build(tmp_path, runtime, model)[1]
     status, plan = build(tmp_path, runtime, model, "--dry-run")
-    assert (status, f"served by {package} in " in plan) == (0, True)
+    assert (status, f"served by {package}, of the Python that CONCH_ENGINE_PYTHON names; GPUs: " in plan) == (0, True)
 
 
 @pytest.mark.parametrize("runtime", SECTIONS)

@@ -75,7 +75,7 @@ def test_the_python_of_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ServerError) as caught:
         checks.check_engine_python(release)
     assert caught.value.message.endswith(f" needs vllm 0.24.0, and it is not installed in {sys.executable}")
-    assert caught.value.mend.startswith("Serve in nvcr.io/nvidia/tritonserver:26.07-vllm-python-py3, or name a Python")
+    assert caught.value.mend.startswith(f"Name the Python of an environment that has it with {VARIABLE}")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "python"))
     with pytest.raises(ServerError, match=r"needs vllm .*python cannot be run: No such file or directory"):
         checks.check_engine_python(release)
