@@ -25,6 +25,8 @@ _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _HERE = 'model=~"$model", instance=~"$instance"'  # of the engine's series
 _TRITON = 'instance=~"$instance"'  # of Triton's: there the label model is a stage
 _WINDOW = "[$__rate_interval]"
+# Of Triton's backend for compiled engines, which tells the engine's process nothing of its cache.
+_TRTLLM_KV_USAGE = f'nv_trt_llm_kv_cache_block_metrics{{kv_cache_block_type="fraction", {_TRITON}}}'
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ WORK = (
     )),
 )  # fmt: skip
 MEMORY = (
-    Panel("KV cache in use", metrics.KV_USAGE.doc, (
+    Panel("KV cache in use", f"{metrics.KV_USAGE.doc} Of compiled engines the backend's count.", (
         Query(f"max by (model, instance) ({metrics.KV_USAGE.name}{{{_HERE}}})", "{{model}} {{instance}}"),
+        Query(f"max by (model, instance) ({_TRTLLM_KV_USAGE})", "{{model}} {{instance}}"),
     ), "percentunit", share=True),
     Panel("Prompt tokens found in the prefix cache", "Share of prompt tokens that did not have to be computed.", (
         Query(_share(_summed(metrics.PREFIX_HITS), _summed(metrics.PREFIX_QUERIES)), "{{model}}"),
