@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,36 @@ def resolve_commit(name: str, revision: str) -> str:
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise BuildError(f"the Hub gives no commit for {name}@{revision}, got {commit!r}")
     return commit
+
+
+def hub_config(name: str, commit: str) -> dict[str, Any]:
+    """The config.json of a commit, by itself.
+
+    Raises:
+        BuildError: as resolve_commit, and where it is no JSON object.
+    """
+    hub = _hub(f"{name}@{commit}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = hub.hf_hub_download(name, CONFIG_FILE, revision=commit, local_dir=folder)
+        except Exception as error:
+            raise _hub_error(name, commit, error) from None
+        return read_json(Path(path))
+
+
+def snapshot_bytes(name: str, commit: str) -> int:
+    """Bytes of the files that download_snapshot fetches, as the Hub says; a file whose size it does not say counts 0.
+
+    Raises:
+        BuildError: as resolve_commit.
+    """
+    hub = _hub(f"{name}@{commit}")
+    try:
+        files = hub.HfApi().model_info(name, revision=commit, files_metadata=True).siblings or []
+    except Exception as error:
+        raise _hub_error(name, commit, error) from None
+    wanted = (*CHECKPOINT_FILES, WEIGHTS_PATTERN)
+    return sum(file.size or 0 for file in files if any(fnmatch(file.rfilename, pattern) for pattern in wanted))
 
 
 def download_snapshot(name: str, commit: str, folder: Path) -> None:

@@ -11,8 +11,8 @@ from conch.build.compile import compile_engine
 from conch.build.disk import disk_errors, require_space
 from conch.build.progress import Progress, format_bytes
 from conch.build.served import lay_out_checkpoint, serving_notes
-from conch.build.sources import Checkpoint, fetch
-from conch.build.tensorrt_llm import compile_tensorrt_llm
+from conch.build.sources import Checkpoint, fetch, look_ahead
+from conch.build.tensorrt_llm import check_before_fetch, compile_tensorrt_llm
 from conch.build.tensorrt_llm_host import find_workplace
 from conch.build.tensorrt_llm_plan import how_to_build
 from conch.build.tokenizer_files import tokenizer_entry
@@ -83,6 +83,10 @@ def _make_artifacts(spec: ModelSpec, options: BuildOptions, cache: Cache, progre
     settings = spec.engine.tensorrt_llm
     workplace = None if settings is None else find_workplace(settings, how_to_build(spec))
     progress.hint(f"looking for {spec.source.uri}")
+    if workplace is not None:
+        ahead = look_ahead(spec.source, cache)
+        if ahead is not None:
+            check_before_fetch(ahead, spec.engine, cache, workplace)
     checkpoint = fetch(spec.source, cache, progress)
     progress.done()
     if checkpoint.made:

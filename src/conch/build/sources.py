@@ -9,9 +9,10 @@ import tempfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from conch.build.cache import Cache
-from conch.build.disk import copy_file
+from conch.build.disk import copy_file, require_space
 from conch.build.gguf import MAGIC
 from conch.build.huggingface import (
     HubUnreachableError,
@@ -19,7 +20,9 @@ from conch.build.huggingface import (
     download_snapshot,
     folder_checksum,
     hash_files,
+    hub_config,
     resolve_commit,
+    snapshot_bytes,
 )
 from conch.build.progress import Progress
 from conch.build.wheel import download_wheel, extract_member
@@ -60,6 +63,19 @@ class Checkpoint:
     made: bool = False
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """A checkpoint of the Hub that is not on this machine yet.
+
+    Attributes:
+        config: its config.json.
+        size_bytes: of all its files.
+    """
+
+    config: dict[str, Any]
+    size_bytes: int
+
+
 def local_path(source: Source) -> Path | None:
     """The path that a source names, None if it is not on this machine."""
     if source.uri.startswith(("pypi://", "hf://")):
@@ -84,6 +100,21 @@ def fetch(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     if path.is_file():
         return _from_file(source, path, cache)
     raise BuildError(f"source.uri must be a file or folder that exists, got {path}")
+
+
+def look_ahead(source: Source, cache: Cache) -> Ahead | None:
+    """What the Hub says of a checkpoint before it is downloaded; None for one that is here, or of another source.
+
+    Raises:
+        BuildError: the Hub cannot be asked, or has no such checkpoint.
+    """
+    if not source.uri.startswith("hf://"):
+        return None
+    name, revision = source.uri.removeprefix("hf://").split("@", 1)
+    commit = resolve_commit(name, revision)
+    if cache.files_dir(SOURCES, _key("hub", name, commit)).is_dir():
+        return None
+    return Ahead(hub_config(name, commit), snapshot_bytes(name, commit))
 
 
 def fetched_folder(source: Source, cache: Cache) -> Path | None:
@@ -152,6 +183,7 @@ def _from_hub(source: Source, cache: Cache, progress: Progress) -> Checkpoint:
     commit = _commit(name, revision, cache, progress)
 
     def make(files_dir: Path) -> dict[str, str]:
+        require_space(files_dir, snapshot_bytes(name, commit))
         download_snapshot(name, commit, files_dir)
         return {"uri": source.uri, "commit": commit}
 

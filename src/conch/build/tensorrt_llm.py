@@ -20,7 +20,7 @@ from conch.build.compile import ENGINES, CompiledEngine
 from conch.build.disk import full_disk_error, require_space
 from conch.build.huggingface import CONFIG_FILE, read_json
 from conch.build.progress import Progress, format_bytes
-from conch.build.sources import Checkpoint, Format
+from conch.build.sources import Ahead, Checkpoint, Format
 from conch.build.tensorrt_llm_host import Workplace
 from conch.build.tensorrt_llm_memory import require_memory
 from conch.build.tensorrt_llm_plan import no_gguf
@@ -35,6 +35,23 @@ from conch.trtllm.model_config import check_model
 CHECKPOINTS = "tensorrt_llm_checkpoints"
 LOGS = "logs"
 _KILL_S = 30
+
+
+def check_before_fetch(ahead: Ahead, engine: Engine, cache: Cache, workplace: Workplace) -> None:
+    """Refuse what compile_tensorrt_llm would, for the model or for room, before its weights are downloaded.
+
+    Args:
+        ahead: the checkpoint.
+        engine, cache, workplace: as there.
+
+    Raises:
+        BuildError: the model does not fit the spec, or the GPUs; or the disk has no room for the checkpoint and the one
+            that is made of it.
+    """
+    assert engine.tensorrt_llm is not None
+    model = check_model(ahead.config, engine, engine.tensorrt_llm)
+    require_memory(model, engine, engine.tensorrt_llm, workplace.host)
+    require_space(cache.root, 2 * ahead.size_bytes)
 
 
 def compile_tensorrt_llm(
@@ -56,7 +73,9 @@ def compile_tensorrt_llm(
     if checkpoint.format is not Format.HUGGINGFACE:
         raise no_gguf()
     model = check_model(read_json(checkpoint.path / CONFIG_FILE), engine, settings)
-    require_memory(model, engine, settings, workplace.host, progress)
+    estimate = require_memory(model, engine, settings, workplace.host)
+    if estimate:
+        progress.say(estimate)
     steps = _Steps(checkpoint, engine, settings, cache, progress, workplace)
     entry = steps.engine(steps.converted())
     tools = {

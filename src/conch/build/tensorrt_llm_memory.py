@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from conch.build.huggingface import CONFIG_FILE, read_json
-from conch.build.progress import Progress
 from conch.errors import BuildError, ConchError
 from conch.memory_plan.architecture import Architecture
 from conch.memory_plan.from_spec import engine_deployment, in_spec_words
@@ -24,16 +23,19 @@ from conch.trtllm.model_config import check_model
 FORMULAS = "docs/memory_planner.md"
 
 
-def require_memory(model: Architecture, engine: Engine, settings: TensorRtLlm, host: Host, progress: Progress) -> None:
-    """Refuse what cannot fit this machine's GPUs, and say what the planner thinks of the rest.
+def require_memory(model: Architecture, engine: Engine, settings: TensorRtLlm, host: Host) -> str:
+    """Refuse what cannot fit this machine's GPUs.
 
     Only what is certain is refused, which is weights and one sequence's KV cache: the other sizes are estimates.
+
+    Returns:
+        What the planner has to say of the rest; empty where it fits.
 
     Raises:
         BuildError: names both sizes, and what would help.
     """
     if not host.gpu_memory_mib:
-        return
+        return ""
     major, minor = host.compute_capability.split(".")
     gpu = Gpu(host.gpu_name, host.gpu_memory_mib * MIB, (int(major), int(minor)))
     try:
@@ -48,8 +50,7 @@ def require_memory(model: Architecture, engine: Engine, settings: TensorRtLlm, h
             f"{plan.memory_bytes / GIB:.2f} GiB in all ({host.gpu_name})",
             mend=f"Each of these would help: {helpful}" if helpful else "Take larger GPUs",
         )
-    if plan.verdict is not Verdict.FITS:
-        progress.say(f"memory, estimated: {verdict_lines(plan)[0]}")
+    return "" if plan.verdict is Verdict.FITS else f"memory, estimated: {verdict_lines(plan)[0]}"
 
 
 def plan_lines(spec: ModelSpec, config: Mapping[str, Any] | None, origin: Path | None) -> list[str]:

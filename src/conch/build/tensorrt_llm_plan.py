@@ -90,9 +90,11 @@ def _preflight_lines(settings: TensorRtLlm) -> list[str]:
         "before anything is fetched",
         f"  TensorRT-LLM {settings.version}, installed or in {settings.container} with Docker",
         f"  NVIDIA GPUs of one kind, of compute capability {gpu}" if gpu else "  NVIDIA GPUs of one kind",
-        "before anything is compiled",
+        "before weights are fetched",
         f"  config.json: {settings.architecture}, its heads, layers, context and columns fit the spec",
-        "  room for the checkpoint and the engine on the disk, and for weights and a sequence on the GPUs",
+        "  room for weights and a sequence on the GPUs, and on the disk for the checkpoint and what is made of it",
+        "before it is compiled",
+        "  room on the disk for the engine",
     ]
 
 

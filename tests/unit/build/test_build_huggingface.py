@@ -7,13 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_hub import COMMIT, Hub
 from small_models import small_metadata, write_small_huggingface
 
 from conch.build.cache import Cache
@@ -24,8 +23,6 @@ from conch.build.progress import Progress
 from conch.build.sources import Checkpoint, Format, fetch
 from conch.errors import BuildError
 from conch.spec import Source
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -148,70 +145,13 @@ def test_a_tokenizer_that_cannot_be_used(folder: Path, damage: Any, message: str
         read_huggingface_tokenizer(folder)
 
 
-def tree_entry(path: Path) -> dict[str, Any]:
-    return {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0" * 40}
-
-
-class Hub:
-    """Answers what huggingface_hub asks for one repository, org/small at main; org/gated is the same with a gate."""
-
-    def __init__(self, folder: Path) -> None:
-        hub = self
-        self.paths: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                hub.paths.append(self.path)
-                body, kind = b"{}", "application/json"
-                path = self.path.split("?")[0]
-                found = True
-                gated = path.startswith("/org/gated/resolve/") and self.headers.get("Authorization") != "Bearer granted"
-                path = path.replace("/org/gated", "/org/small")
-                if path.startswith(f"/api/models/org/small/tree/{COMMIT}"):
-                    body = json.dumps([tree_entry(p) for p in sorted(folder.iterdir())]).encode()
-                elif path.startswith("/api/models/org/small"):
-                    names = [{"rfilename": p.name} for p in sorted(folder.iterdir())]
-                    body = json.dumps(
-                        {"id": "org/small", "modelId": "org/small", "sha": COMMIT, "siblings": names}
-                    ).encode()
-                elif path.startswith(f"/org/small/resolve/{COMMIT}/"):
-                    body, kind = (folder / path.rsplit("/", 1)[1]).read_bytes(), "application/octet-stream"
-                else:
-                    found = False
-                if gated:
-                    found, body = False, b'{"error": "Access to model org/gated is restricted."}'
-                self.send_response(200 if found else 401 if gated else 404)
-                if not found:
-                    self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("ETag", '"' + str(hash(body)) + '"')
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
 @pytest.fixture
 def hub(folder: Path) -> Iterator[Hub]:
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
     (folder / "modeling.py").write_text("raise SystemExit")
     found = Hub(folder)
     yield found
-    found.server.shutdown()
-    found.server.server_close()
-    found.thread.join()
+    found.close()
 
 
 FETCH = """
@@ -249,6 +189,12 @@ def test_hub(hub: Hub, tmp_path: Path) -> None:
     assert not any("modeling" in path or "pytorch" in path for path in hub.paths)
     # A commit that is in the cache needs no Hub, and not even its library.
     assert fetch_in_child(tmp_path, f"hf://org/small@{COMMIT}", "http://127.0.0.1:9", "without") == expected
+
+
+def test_room_for_a_model_is_asked_for_before_it_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    hub.weights_bytes = 1 << 60
+    assert "no space left at " in fetch_in_child(tmp_path, "hf://org/small@main", hub.url)
+    assert not any(path.endswith(".safetensors") for path in hub.paths)
 
 
 def test_hub_refuses(hub: Hub, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from small_hub import Hub
 from small_index import ROOT
 from small_models import small_metadata, write_small_huggingface
 
@@ -97,6 +98,7 @@ class Place:
         )
         self.install("nvidia-smi", NVIDIA_SMI)
         self.install("docker", DOCKER.format(python=sys.executable))
+        self.source = str(folder / "model")
         self.environment = {
             "PATH": f"{self.programs}:/usr/bin:/bin", "SMALL_GPUS": "NVIDIA L4, 8.9, 23034\\nNVIDIA L4, 8.9, 23034\\n",
             "SMALL_LOG": str(folder / "commands.txt"),
@@ -115,7 +117,7 @@ class Place:
             "runtime": "tensorrtllm", "max_seq_len": 128,
             "tensorrt_llm": {"architecture": "LlamaForCausalLM", "tp_size": 2, **(section or {})},
         }  # fmt: skip
-        spec = {"name": "small", "source": {"uri": str(self.folder / "model")}, "engine": engine}
+        spec = {"name": "small", "source": {"uri": self.source}, "engine": engine}
         (self.folder / "small.yaml").write_text(yaml.safe_dump(spec))
         done = subprocess.run(
             self.command, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True,
@@ -353,6 +355,22 @@ def test_what_cannot_fit_is_refused_with_what_would_help(place: Place) -> None:
     assert place.commands == []
     assert "NVIDIA L4" not in place.dry_run()
     assert "L4: It does not fit: " in place.dry_run()
+
+
+def test_what_cannot_fit_is_refused_before_the_weights_are_downloaded(place: Place) -> None:
+    hub = Hub(place.folder / "model")
+    place.source = "hf://org/small@main"
+    place.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(place.folder / "hf"), "NO_PROXY": "127.0.0.1",
+                          "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+    try:
+        hub.weights_bytes = 1 << 60
+        assert re.search(r"no space left at cache: .* are needed, .* are free", refusal(place))
+        place.change_config(hidden_size=8192, num_attention_heads=64, num_key_value_heads=8, intermediate_size=28672,
+                            num_hidden_layers=80)  # fmt: skip
+        assert "each GPU of 2 must hold" in refusal(place)
+        assert not any(path.endswith(".safetensors") for path in hub.paths)
+    finally:
+        hub.close()
 
 
 def test_the_plan_of_a_model_that_does_not_go_with_the_spec_is_refused(place: Place) -> None:
