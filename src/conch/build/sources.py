@@ -106,12 +106,15 @@ def look_ahead(source: Source, cache: Cache) -> Ahead | None:
     """What the Hub says of a checkpoint before it is downloaded; None for one that is here, or of another source.
 
     Raises:
-        BuildError: the Hub cannot be asked, or has no such checkpoint.
+        BuildError: the Hub has no such checkpoint.
     """
     if not source.uri.startswith("hf://"):
         return None
     name, revision = source.uri.removeprefix("hf://").split("@", 1)
-    commit = resolve_commit(name, revision)
+    try:
+        commit = resolve_commit(name, revision)
+    except HubUnreachableError:
+        return None  # fetch knows what the revision was when it was last fetched
     if cache.files_dir(SOURCES, _key("hub", name, commit)).is_dir():
         return None
     return Ahead(hub_config(name, commit), snapshot_bytes(name, commit))

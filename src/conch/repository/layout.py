@@ -149,6 +149,8 @@ def pin(repository: Path, spec: ModelSpec, version: int) -> None:
     """
     configs = {name: text.encode() for name, text in model_configs(spec, version).items()}
     names = [name for name in configs if not _holds(repository / name / CONFIG_FILE, configs[name])]
+    if not names:
+        return
     staging = Path(tempfile.mkdtemp(prefix=f"{_STAGING_PREFIX}{os.getpid()}-", dir=repository))
     begun: list[str] = []
     try:

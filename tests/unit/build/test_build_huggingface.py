@@ -159,7 +159,7 @@ import sys
 from pathlib import Path
 from conch.build.cache import Cache
 from conch.build.progress import Progress
-from conch.build.sources import fetch
+from conch.build.sources import fetch, look_ahead
 from conch.errors import ConchError
 from conch.spec import Source
 if sys.argv[3] == "without":
@@ -167,7 +167,10 @@ if sys.argv[3] == "without":
 cache = Cache(Path(sys.argv[1]), Progress())
 try:
     with cache.locked():
+        ahead = look_ahead(Source(uri=sys.argv[2]), cache)
+        assert ahead is None or (ahead.config and ahead.size_bytes)
         checkpoint = fetch(Source(uri=sys.argv[2]), cache, Progress())
+        assert look_ahead(Source(uri=sys.argv[2]), cache) is None
     print(checkpoint.revision, *sorted(p.name for p in checkpoint.path.iterdir()))
 except ConchError as error:
     print(error.message, "|", error.mend)
