@@ -10,6 +10,7 @@ import pytest
 from engine_side import Sink, generation_request
 
 from conch.engines.base import Engine, EngineState, GenerationRequest, Tokens
+from conch.engines.pace import Course, Pace
 from conch.engines.queue import Load, RequestQueue
 from conch.errors import CancelledError, DeadlineExceededError, UnavailableError
 
@@ -149,6 +150,54 @@ def test_a_limit_that_cannot_be_met_is_refused_at_once(line: Line) -> None:
     with pytest.raises(DeadlineExceededError, match=refusal):
         line.submit(5, timeout_ms=1)
     line.submit(6, timeout_ms=60_000)
+
+
+def answer(line: Line, request_id: int, tokens: int, each_s: float) -> None:
+    """Let a request run to its end."""
+    line.submit(request_id, max_tokens=tokens)
+    for count in range(1, tokens + 1):
+        time.sleep(each_s)
+        line.queue.tokens(Tokens(request_id, [5], "length" if count == tokens else None))
+
+
+def test_an_answer_that_cannot_be_there_in_time_is_refused_on_an_idle_engine(line: Line) -> None:
+    line.submit(1, min_tokens=8, timeout_ms=10_000)
+    line.end(1)
+    answer(line, 2, 12, 0.002)  # so a thousand take two seconds at least
+    refusal = r"^timeout_ms of 500 cannot be met: 1000 tokens take at least [2-9]\d{3} ms$"
+    for least in ({"min_tokens": 1000}, {"end_id": -1}):
+        with pytest.raises(DeadlineExceededError, match=refusal):
+            line.submit(3, max_tokens=1000, timeout_ms=500, **least)
+    assert line.engine.taken == [1, 2]
+    line.submit(4, max_tokens=1000, timeout_ms=500)
+    line.submit(5, max_tokens=1000, timeout_ms=500, end_id=-1, stop_words=[b"."])
+    assert line.engine.taken == [1, 2, 4, 5], "these may end before"
+
+
+def test_the_least_that_an_answer_takes_comes_after_the_wait(line: Line) -> None:
+    answer(line, 1, 12, 0.002)
+    for request_id in (2, 3, 4):
+        line.submit(request_id)
+    refusal = r"^timeout_ms of 1000 cannot be met: its turn would come in about \d+ ms, and 1000 tokens take at least "
+    with pytest.raises(DeadlineExceededError, match=refusal):
+        line.submit(5, min_tokens=1000, max_tokens=1000, timeout_ms=1000)
+    line.submit(6, min_tokens=20, max_tokens=1000, timeout_ms=10_000)
+
+
+def test_the_fastest_pace_counts_and_is_forgotten_slowly() -> None:
+    """A slow answer, in company, makes nothing impossible; nor does a fast one make everything possible for ever."""
+    pace, params = Pace(), generation_request(1, [1], min_tokens=1001, max_tokens=2000).params
+
+    def told(token_s: float, times: int = 1) -> float:
+        for _ in range(times):
+            pace.tokens(Course(time.monotonic() - 100 * token_s, 99), params, Tokens(1, [5], "length"))
+        return pace.least_s(params)
+
+    assert pace.least_s(params) == 0
+    assert told(0.01) == pytest.approx(10, rel=0.05)
+    assert told(0.001) == pytest.approx(1, rel=0.05)
+    assert told(0.01) == pytest.approx(1, rel=0.1)
+    assert told(0.01, times=100) == pytest.approx(10, rel=0.05)
 
 
 def test_a_cancel_frees_the_place_at_once(line: Line) -> None:

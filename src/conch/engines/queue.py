@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from conch.contract import TIMEOUT_MS
 from conch.engines.base import Engine, EngineState, GenerationRequest, Tokens, TokenSink
+from conch.engines.pace import Course, Pace, least_tokens
 from conch.errors import ConchError, DeadlineExceededError, UnavailableError
 
 _SMOOTHING = 0.1  # weight of the newest request in the average time that a request takes
@@ -31,6 +32,7 @@ class _Entry:
     scheduled_s: float = field(compare=False, default=0.0)
     open_sequences: int = field(compare=False, default=1)
     gone: bool = field(compare=False, default=False)
+    course: Course = field(compare=False, default_factory=Course)
 
     @property
     def weight(self) -> int:
@@ -72,6 +74,7 @@ class RequestQueue(Engine, TokenSink):
         self._running: dict[int, _Entry] = {}
         self._used = 0
         self._mean_s = 0.0  # a request's time in the engine
+        self._pace = Pace()
         self._closed = False
         self._timer = threading.Thread(target=self._watch_times, name="queue-timer", daemon=True)
         self._timer.start()
@@ -88,7 +91,7 @@ class RequestQueue(Engine, TokenSink):
 
         Raises:
             UnavailableError: the line is full, or the engine is going down or away.
-            DeadlineExceededError: its turn would come too late.
+            DeadlineExceededError: its turn would come too late, or its answer cannot be there in time.
         """
         with self._lock:
             if self._closed:
@@ -98,6 +101,7 @@ class RequestQueue(Engine, TokenSink):
                 params.priority, next(self._numbers), request, time.monotonic(), open_sequences=params.num_sequences
             )
             if not self._line and self._used + entry.weight <= self._capacity:
+                self._check_deadline(entry, 0.0)
                 self._start(entry)
                 return
             ahead = sum(e.priority <= entry.priority for e in self._waiting.values())
@@ -106,11 +110,7 @@ class RequestQueue(Engine, TokenSink):
                 raise UnavailableError(
                     f"maximum queue size of {self._max_queue_size} reached", mend=f"Try again in {math.ceil(wait_s)} s"
                 )
-            if params.timeout_ms is not None and wait_s * 1000 > params.timeout_ms:
-                raise DeadlineExceededError(
-                    f"{TIMEOUT_MS.name} of {params.timeout_ms} cannot be met: its turn would come in about "
-                    f"{wait_s * 1000:.0f} ms"
-                )
+            self._check_deadline(entry, wait_s)
             self._waiting[request.request_id] = entry
             heapq.heappush(self._line, entry)
             self._changed.notify()
@@ -138,6 +138,9 @@ class RequestQueue(Engine, TokenSink):
 
     def tokens(self, event: Tokens) -> None:
         self._sink.tokens(event)
+        entry = self._running.get(event.request_id)
+        if entry is not None:
+            self._pace.tokens(entry.course, entry.request.params, event)
         if event.finish_reason is not None:
             with self._lock:
                 entry = self._running.get(event.request_id)
@@ -160,6 +163,21 @@ class RequestQueue(Engine, TokenSink):
         self._sink.state(state)
 
     # --- under the lock ----------------------------------------------------------------------------------------------
+
+    def _check_deadline(self, entry: _Entry, wait_s: float) -> None:
+        """Refuse a request whose time limit is over before its turn, or before the least that it asks for is done."""
+        params = entry.request.params
+        if params.timeout_ms is None:
+            return
+        least_s = self._pace.least_s(params)
+        if (wait_s + least_s) * 1000 <= params.timeout_ms:
+            return
+        reasons = [f"its turn would come in about {wait_s * 1000:.0f} ms"] if wait_s else []
+        if wait_s * 1000 <= params.timeout_ms:
+            reasons.append(f"{least_tokens(params)} tokens take at least {least_s * 1000:.0f} ms")
+        raise DeadlineExceededError(
+            f"{TIMEOUT_MS.name} of {params.timeout_ms} cannot be met: {', and '.join(reasons)}"
+        )
 
     def _start(self, entry: _Entry) -> None:
         self.engine.submit(entry.request)
