@@ -12,7 +12,7 @@ from server_processes import build_repository
 
 from conch.contract import ENGINE
 from conch.engines import openvino
-from conch.engines.base import Failure
+from conch.engines.base import CANCEL_STEPS, Failure
 from conch.engines.openvino import OpenVinoBatcher
 from conch.engines.prefix_mirror import BLOCK_TOKENS, PrefixMirror
 from conch.errors import InvalidArgumentError
@@ -159,8 +159,8 @@ def test_the_use_of_the_cache_after_a_cancel(batcher: OpenVinoBatcher) -> None:
         batcher.step()
     assert batcher.state().kv_cache_usage == 12 / BLOCKS
     batcher.cancel(1)
-    batcher.step()
-    batcher.step()
+    for _ in range(CANCEL_STEPS):
+        batcher.step()
     assert batcher.state().kv_cache_usage == 8 / BLOCKS
     batcher.cancel(2)
     batcher.cancel(3)
@@ -176,3 +176,15 @@ def test_a_request_that_fills_the_whole_cache_is_answered_and_a_larger_one_refus
     with pytest.raises(InvalidArgumentError, match=f"at most {BLOCKS * BLOCK_TOKENS} tokens.*[(]40 of the prompt"):
         batcher.add(generation_request(1, prompt, max_tokens=room + 1, end_id=-1))
     assert len(answer_of(batcher, 2, prompt, room)[0]) == room
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reuse", [True, False])
+def test_the_key_of_the_spec_switches_the_cache_off(engine_dir: Path, reuse: bool) -> None:
+    """Without it the engine computes a prompt anew that it has just had: as many steps as the first time."""
+    spec = EngineSpec(enable_kv_cache_reuse=reuse, max_num_tokens=64)
+    batcher = OpenVinoBatcher(engine_dir, spec)
+    steps = [answer_of(batcher, n, list(range(100, 300)), max_tokens=2)[1] for n in (1, 2)]
+    state = batcher.state()
+    assert (steps, state.prefix_hit_tokens) == (([4, 1], 192) if reuse else ([4, 4], 0))
+    assert state.prefix_query_tokens == (400 if reuse else 0)

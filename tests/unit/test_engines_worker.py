@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import pytest
 from engine_side import TIMEOUT_S, generation_request
 
-from conch.engines.base import EngineState, Event, Failure, GenerationRequest, Tokens
+from conch.engines.base import CANCEL_STEPS, EngineState, Event, Failure, GenerationRequest, Tokens
 from conch.engines.messages import Cancel, Step
 from conch.engines.worker import EXIT_BROKEN, STATE_EVERY_S, Worker
 from conch.errors import Code, ConchError, InvalidArgumentError, UnavailableError
@@ -214,6 +214,24 @@ def test_the_state_comes_once_when_there_is_nothing_left_to_do(running: Running)
     while running.message().state != EngineState(0.0):
         assert time.monotonic() - begun < TIMEOUT_S
     assert not running.connection.poll(3 * STATE_EVERY_S), "an idle worker goes on talking"
+
+
+def test_the_state_comes_as_soon_as_a_cancel_has_taken_effect(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others run on, whose steps tell of it seldom."""
+    monkeypatch.setattr("conch.engines.worker.STATE_EVERY_S", 1000.0)
+    for n in (1, 2, 3):
+        running.connection.send(generation_request(n, [5, *[77] * 600, 6]))
+    running.receive()
+    for n in (2, 3):
+        before = running.batcher.steps
+        running.connection.send(Cancel(n))
+        while running.message().state is None:
+            pass
+        told = running.batcher.cancelled, len(running.batcher.live), running.batcher.steps - before
+        assert told[:2] == ([2, 3][: n - 1], 4 - n)
+        assert CANCEL_STEPS <= told[2] < 50
 
 
 def test_it_ends_with_the_connection_in_the_middle_of_work(running: Running) -> None:

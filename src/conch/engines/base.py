@@ -87,6 +87,7 @@ class Failure:
 
 
 Event = Tokens | Failure
+CANCEL_STEPS = 2  # steps of a Batcher after which its state tells that what a cancelled request held is free
 
 
 class Batcher(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from conch.engines.base import Batcher, EngineState, Event, Failure, GenerationRequest, Tokens
+from conch.engines.base import CANCEL_STEPS, Batcher, EngineState, Event, Failure, GenerationRequest, Tokens
 from conch.engines.cache_room import require_cache, require_room
 from conch.engines.gguf_file import writable
 from conch.engines.guide_compiler import guide_of, structured_output
@@ -231,7 +231,7 @@ class OpenVinoBatcher(Batcher):
             live[0].cancel()
             self._mirror.settle(self._used_blocks())
             self._mirror.end(request_id)
-            self._unsettled_steps = 2
+            self._unsettled_steps = CANCEL_STEPS
             self._ended.append(request_id)
         elif self._guides is not None:
             self._guides.drop(request_id)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from conch.engines.base import Batcher, Event, Failure, GenerationRequest
+from conch.engines.base import CANCEL_STEPS, Batcher, Event, Failure, GenerationRequest
 from conch.engines.messages import Cancel, Started, Step
 from conch.engines.openvino import OpenVinoBatcher
 from conch.engines.wire import Wire
@@ -38,6 +38,8 @@ class Worker:
         self._live: set[int] = set()
         self._news = False  # something changed since the state was last sent
         self._state_sent_at = 0.0
+        self._steps = 0
+        self._tell_after: set[int] = set()  # steps in which cancels take effect: then the state is sent at once
 
     def run(self) -> int:
         """Work until the other side closes the connection, or a step fails.
@@ -55,6 +57,7 @@ class Worker:
                     except Exception:
                         self._connection.send(Step(events + self._broken()))
                         return EXIT_BROKEN
+                    self._steps += 1
                 self._send(events)
         except (EOFError, ConnectionError):
             return 0
@@ -67,6 +70,7 @@ class Worker:
             if isinstance(command, Cancel):
                 self._live.discard(command.request_id)
                 self._batcher.cancel(command.request_id)
+                self._tell_after.add(self._steps + CANCEL_STEPS)
                 self._news = True
             elif (error := self._add(command)) is not None:
                 failures.append(Failure(command.request_id, error))
@@ -86,7 +90,9 @@ class Worker:
     def _send(self, events: list[Event]) -> None:
         now = time.monotonic()
         state = None
-        if self._news and (not self._batcher.busy or now - self._state_sent_at >= STATE_EVERY_S):
+        due = not self._batcher.busy or self._steps in self._tell_after or now - self._state_sent_at >= STATE_EVERY_S
+        self._tell_after.discard(self._steps)
+        if self._news and due:
             state = self._batcher.state()
             self._news, self._state_sent_at = False, now
         if events or state is not None:
