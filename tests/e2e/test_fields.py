@@ -74,24 +74,55 @@ def test_min_tokens(tell: Callable[..., Reply]) -> None:
     assert tell(messages=FRANCE, max_tokens=60, min_tokens=40, **IDS).total("num_output_tokens") >= 40
 
 
+def likeliest(tell: Callable[..., Reply]) -> dict[int, float]:
+    """The 8 likeliest first tokens and their log probs, the best first, as beam search sees them."""
+    reply = tell(beam_width=8, max_tokens=1, return_log_probs=True, **FREE, **IDS)
+    (response,) = reply.responses
+    return dict(zip(response["token_ids"].reshape(-1).tolist(), sequences(reply, "cum_log_probs"), strict=True))
+
+
+def drawn(tell: Callable[..., Reply], count: int, **controls: Any) -> Counter[int]:
+    """So many first tokens, as often as they came."""
+    fixed = {"num_return_sequences": 8, "max_tokens": 1, **FREE, **IDS, **controls}
+    replies = [tell(seed=seed, **fixed) for seed in range(count // 8)]
+    return Counter(int(i) for reply in replies for i in reply.responses[0]["token_ids"].reshape(-1))
+
+
 def test_temperature(tell: Callable[..., Reply]) -> None:
-    cold = {tell(max_tokens=16, temperature=0.0, seed=n, **FREE).text for n in range(3)}
-    hot = {tell(max_tokens=16, temperature=1.5, seed=n, **FREE).text for n in range(3)}
-    assert (len(cold), len(hot)) == (1, 3)
+    """Of several temperatures the one that was asked for explains best how often each token came."""
+    logits = np.array(list(likeliest(tell).values())[:4])
+    tokens_of = list(likeliest(tell))[:4]
+
+    def likelihood(counts: Counter[int], temperature: float) -> float:
+        weights = np.exp(logits / temperature)
+        return float(np.dot([counts[t] for t in tokens_of], np.log(weights / weights.sum())))
+
+    for asked in (0.3, 1.0, 3.0):
+        counts = drawn(tell, 160, temperature=asked, top_k=4)
+        assert max((0.3, 0.55, 1.0, 1.7, 3.0), key=lambda t, c=counts: likelihood(c, t)) == asked
+    assert len({tell(max_tokens=16, temperature=0.0, seed=n, **FREE).text for n in range(3)}) == 1
 
 
-@pytest.mark.parametrize(("one", "many"), [({"top_k": 1}, {"top_k": 50}), ({"top_p": 1e-6}, {"top_p": 0.99})])
-def test_top_k_and_top_p(tell: Callable[..., Reply], one: dict[str, Any], many: dict[str, Any]) -> None:
+def test_top_k_and_top_p(tell: Callable[..., Reply]) -> None:
+    """Tokens beyond are never drawn, those within are, and without the control others are."""
+    best = likeliest(tell)
+    ids, reached = list(best), np.cumsum(np.exp(list(best.values())))
+    assert set(drawn(tell, 64, top_k=3, **HOT)) == set(ids[:3])
+    assert set(drawn(tell, 64, top_p=float(reached[1] + reached[2]) / 2, temperature=1.0)) == set(ids[:3])
+    assert not set(drawn(tell, 64, temperature=1.0)) <= set(ids[:3])
     greedy = tell(max_tokens=12, **FREE).text
-    assert {tell(max_tokens=12, seed=n, **HOT, **one, **FREE).text for n in range(3)} == {greedy}
-    assert len({tell(max_tokens=12, seed=n, **HOT, **many, **FREE).text for n in range(3)}) == 3
-
+    for one in ({"top_k": 1}, {"top_p": 1e-6}):
+        assert tell(max_tokens=12, seed=1, **HOT, **one, **FREE).text == greedy
 
 
 def test_min_p(tell: Callable[..., Reply]) -> None:
-    greedy = tell(max_tokens=12, **FREE).text
-    assert {tell(max_tokens=12, seed=n, min_p=1.0, **HOT, **FREE).text for n in range(3)} == {greedy}
-    assert len({tell(max_tokens=12, seed=n, min_p=0.001, **HOT, **FREE).text for n in range(3)}) == 3
+    best = likeliest(tell)
+    ids, chances = list(best), np.exp(list(best.values()))
+    for kept in (2, 4):
+        least = float(np.sqrt(chances[kept - 1] * chances[kept]) / chances[0])
+        assert set(drawn(tell, 96, min_p=least, temperature=1.0)) == set(ids[:kept])
+    assert set(drawn(tell, 16, min_p=0.99, **HOT)) == set(ids[:1])
+    assert tell(max_tokens=12, seed=1, min_p=1.0, **HOT, **FREE).text == tell(max_tokens=12, **FREE).text
 
 
 PENALTIES = [{"repetition_penalty": 1.8}, {"presence_penalty": 2.0}, {"frequency_penalty": 2.0}]
@@ -190,8 +221,9 @@ def test_length_penalty(tell: Callable[..., Reply]) -> None:
 
 
 def test_early_stopping(tell: Callable[..., Reply]) -> None:
-    asked = {"messages": FRANCE, "beam_width": 2, "max_tokens": 60, "return_perf_metrics": True, **IDS}
-    early, late = tell(early_stopping=True, **asked), tell(length_penalty=10.0, **asked)
+    """With a premium on length it stops with the first answers, or looks for longer ones."""
+    asked = {"messages": FRANCE, "beam_width": 2, "max_tokens": 60, "length_penalty": 10.0, **IDS}
+    early, late = (tell(early_stopping=early, **asked) for early in (True, False))
     assert max(sequences(early, "num_output_tokens")) < max(sequences(late, "num_output_tokens"))
     assert "early_stopping needs beam_width > 1, got True" in tell(early_stopping=True).error
 
@@ -295,11 +327,16 @@ def test_a_full_line_refuses(make_server: Callable[[str], Server]) -> None:
 
 
 def test_timeout_ms(tell: Callable[..., Reply]) -> None:
+    """What may end in time is computed until then; what cannot is not begun, on an idle server, too."""
+    late, least = {"timeout_ms": 500, "max_tokens": 4000}, "4000 tokens take at least"
     begun = time.monotonic()
-    reply = tell(max_tokens=4000, timeout_ms=500, **FREE)
-    refused(reply, "DEADLINE_EXCEEDED: timeout_ms of 500 has passed")
+    refused(tell(stop_words=["never there"], **late, **FREE), "DEADLINE_EXCEEDED: timeout_ms of 500 has passed")
     assert time.monotonic() - begun < 5, "it was not computed to the end, which takes a minute"
-    assert not tell(max_tokens=4, timeout_ms=60_000).error
+    assert not tell(max_tokens=40, timeout_ms=60_000, **FREE).error
+    for bound in (FREE, {"min_tokens": 4000}):
+        reply = tell(**late, **bound, return_perf_metrics=True)
+        pattern = rf"in ensemble 'ensemble', DEADLINE_EXCEEDED: timeout_ms of 500 cannot be met: {least} \d+ ms"
+        assert re.fullmatch(pattern, reply.error)
 
 
 def test_return_num_input_tokens_and_return_num_output_tokens(tell: Callable[..., Reply]) -> None:
@@ -325,6 +362,20 @@ def test_return_log_probs(tell: Callable[..., Reply]) -> None:
     for reply, each in zip((whole, streamed), probabilities, strict=True):
         assert float(reply.responses[-1]["cum_log_probs"][0, 0]) == pytest.approx(sum(each), abs=1e-3)
     assert not {"output_log_probs", "cum_log_probs"} & set(tell(max_tokens=2).responses[0])
+
+
+def test_log_probs_are_those_of_the_model(tell: Callable[..., Reply]) -> None:
+    """The greedy token's is the highest, beam search sees the same, and tokens come as often as it says."""
+    best = likeliest(tell)
+    ids, log_probs = list(best), list(best.values())
+    greedy = tell(max_tokens=1, return_log_probs=True, **FREE, **IDS)
+    assert tokens(greedy) == ids[:1]
+    assert sequences(greedy, "cum_log_probs") == pytest.approx(log_probs[:1], abs=1e-3)
+    assert log_probs == sorted(log_probs, reverse=True)
+    assert sum(np.exp(log_probs)) < 1
+    draws, counts = 160, drawn(tell, 160, temperature=1.0)
+    for token, chance in zip(ids, np.exp(log_probs), strict=True):
+        assert abs(counts[token] - draws * chance) < 4 * np.sqrt(draws * chance * (1 - chance)) + 1
 
 
 def test_log_probs_belong_to_the_tokens_that_are_sent(tell: Callable[..., Reply]) -> None:

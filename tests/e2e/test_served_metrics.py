@@ -24,6 +24,7 @@ from triton_calls import TIMEOUT_S, arrays_of, ask, generate, grpc_stub, message
 
 from conch import metric_table as table
 from conch.contract import ENGINE, ENSEMBLE
+from conch.engines.prefix_mirror import BLOCK_TOKENS
 from conch.metric_table import MetricSpec
 from conch.spec import ModelSpec, parse_spec
 
@@ -197,6 +198,51 @@ def test_counts_stay_right_with_cancels_stop_words_errors_and_refusals(server: S
     wait_until(
         lambda: scrape(server).total(table.KV_USAGE.name) == before.total(table.KV_USAGE.name), TOLD_WITHIN_S
     )
+
+
+def test_a_prompt_that_begins_as_another_did_is_found_so_far(server: Server) -> None:
+    """The prefix cache is on by default; whole blocks are found, and what both have of the next may be."""
+    shared = "".join(f" shared{n}" for n in range(40))
+    found = []
+    for tail in (" one", " two"):
+        before = settled(server)
+        fields = {"text_input": f"{shared}{tail * 40}", "max_tokens": 2, **COUNTED}
+        told = send(server, ENSEMBLE.name, [fields])
+        delta = counted(server, before, 1)
+        assert delta.of(table.PREFIX_QUERIES) == told.prompt_tokens
+        found.append(delta.of(table.PREFIX_HITS))
+    with_tail = told.prompt_tokens
+    shared_tokens = with_tail - 40
+    assert found[0] < BLOCK_TOKENS
+    assert shared_tokens - BLOCK_TOKENS < found[1] <= shared_tokens
+
+
+def test_blocks_of_a_cancelled_request_are_free_while_others_run_on(server: Server) -> None:
+    """How soon: docs/operations.md. In steps of the engine: tests/unit/test_engines_prefix_mirror.py."""
+    before, large = settled(server), {**LONG, "text_input": " word" * 1000}
+    with grpc_stub(server) as stub, ThreadPoolExecutor(2) as pool:
+
+        def begin(fields: dict[str, Any], name: str) -> Any:
+            call = stub.ModelStreamInfer(iter([message_of(ENSEMBLE.name, arrays_of(fields), name)]), timeout=TIMEOUT_S)
+            assert not next(call).error_message
+            return call, pool.submit(read, call)
+
+        _, gone = begin(large, "large")
+        kept, others = begin(LONG, "kept")
+        wait_until(lambda: scrape(server).total(table.RUNNING.name) == 2, TOLD_WITHIN_S)
+        used = scrape(server).total(table.KV_USAGE.name)
+        assert read(begin_stop(stub, "large")).finish_reason == "cancelled"
+        wait_until(lambda: scrape(server).total(table.KV_USAGE.name) < used / 2, TOLD_WITHIN_S)
+        assert gone.result(TIMEOUT_S).finish_reason == "cancelled"
+        assert scrape(server).total(table.RUNNING.name) == 1
+        assert not others.done()
+        kept.cancel()
+    assert Delta(before, settled(server)).reasons() == {"cancelled": 2}
+
+
+def begin_stop(stub: Any, name: str) -> Any:
+    """A request that ends the one of this id."""
+    return stub.ModelStreamInfer(iter([message_of(ENSEMBLE.name, arrays_of({"stop": True}), name)]), timeout=TIMEOUT_S)
 
 
 def test_an_engine_that_dies_under_load(server: Server, tmp_path: Path) -> None:
