@@ -167,6 +167,11 @@ def _warnings(summary: Summary) -> list[str]:
     counts = summary.counts
     if summary.window.reached_half:
         found.append("no steady state: the warm-up would be half of the run or more (MSER-5), so nothing was cut")
+    if after_end := summary.run.workload.get("left_out_after_end"):
+        found.append(
+            f"the trace goes on after the run's end: {after_end} of its {summary.run.workload.get('entries')} requests "
+            "were not sent; a longer --duration-s or a higher --speed has them in"
+        )
     drifting = [name for name, one in summary.stationarity.items() if one.drifts]
     for name in drifting:
         change = summary.stationarity[name].change

@@ -22,7 +22,8 @@ def schedule(config: RunConfig, trace_ns: Sequence[int] | None) -> list[int]:
         return []
     if arrivals.kind == "trace":
         assert trace_ns is not None
-        return [due for at in trace_ns if (due := round(at / arrivals.speed)) < end]
+        until = trace_end_ns(config)
+        return [round(at / arrivals.speed) for at in trace_ns if at < until]
     if arrivals.kind == "steps":
         return list(_steps(arrivals, config.warm_up_ns, end, random.Random(f"{config.seed}/arrivals")))
     assert arrivals.rate_per_s is not None
@@ -31,6 +32,11 @@ def schedule(config: RunConfig, trace_ns: Sequence[int] | None) -> list[int]:
     while (at := at + _gap_s(arrivals, rng) * 1e9) < end:
         times.append(round(at))
     return times
+
+
+def trace_end_ns(config: RunConfig) -> float:
+    """Where the run ends, by the clock of its trace: what is due there or later is left out."""
+    return config.end_ns * config.arrivals.speed
 
 
 def _gap_s(arrivals: ArrivalsConfig, rng: random.Random) -> float:

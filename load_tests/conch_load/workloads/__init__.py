@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from conch_load.arrivals import trace_end_ns
 from conch_load.config import NO_SALT, RunConfig
 from conch_load.workloads.base import Ask, Workload, WorkloadError
 from conch_load.workloads.chat import ChatWorkload
@@ -25,5 +28,6 @@ def make_workload(config: RunConfig, tokens: Tokens) -> Workload:
     if kind == "prompts":
         return PromptsWorkload(config.workload, config.seed, tokens, salt)
     if kind in ("mooncake", "burstgpt"):
-        return TraceWorkload(config.workload, config.seed, tokens, salt)
+        until_ns = trace_end_ns(config) if config.arrivals.kind == "trace" else math.inf
+        return TraceWorkload(config.workload, config.seed, tokens, salt, until_ns)
     return LengthsWorkload(config.workload, config.seed, tokens, salt)

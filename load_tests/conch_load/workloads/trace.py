@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +44,20 @@ class TraceWorkload:
         seed: of the run: of the words.
         tokens: counts.
         salt: of the run, for the front of each block: see RunConfig.
+        until_ns: what the trace has then or later is not sent, and counted.
 
     Raises:
         WorkloadError: the file is missing, empty, out of order or not in its format.
     """
 
-    def __init__(self, config: WorkloadConfig, seed: int, tokens: Tokens, salt: str = "") -> None:
+    def __init__(
+        self, config: WorkloadConfig, seed: int, tokens: Tokens, salt: str = "", until_ns: float = math.inf
+    ) -> None:
         assert config.path is not None
         self._config, self._seed, self._tokens, self._salt = config, seed, tokens, salt
         read = read_mooncake if config.kind == "mooncake" else read_burstgpt
         self._entries, self._skipped = read(config.path)
+        self._after_end = sum(entry.at_ns >= until_ns for entry in self._entries)
         self._blocks: dict[int, str] = {}
 
     @property
@@ -74,7 +79,8 @@ class TraceWorkload:
 
     def describe(self) -> Mapping[str, object]:
         return {"kind": self._config.kind, "path": str(self._config.path), "entries": len(self._entries),
-                "left_out_failed": self._skipped, "force_output": self._config.force_output}  # fmt: skip
+                "left_out_failed": self._skipped, "left_out_after_end": self._after_end,
+                "force_output": self._config.force_output}  # fmt: skip
 
     def _text(self, index: int, entry: TraceEntry) -> str:
         if not entry.blocks:

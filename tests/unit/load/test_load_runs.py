@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from conch_load.users.places import Places
 from server_processes import wait_until
 
 FRONTS = ("triton-grpc", "triton-http-stream", "triton-http", "openai")
+TRACES = Path(__file__).resolve().parents[3] / "load_tests" / "traces"
 STREAMED = ("triton-grpc", "triton-http-stream", "openai")
 
 
@@ -231,6 +233,47 @@ def test_a_request_that_takes_too_long_is_a_timeout_though_tokens_come(
     assert {r.error_code for r in records} == {"timeout"}
     assert {len(r.chunk_ns) > 1 for r in records} == {True}
     assert info.invalid == ("no request of the measured part succeeded",)
+
+
+def seconds_of(trace: Path) -> list[float]:
+    """When its requests that did not fail were sent."""
+    lines = trace.read_text().splitlines()
+    if trace.suffix == ".jsonl":
+        return [json.loads(line)["timestamp"] / 1e3 for line in lines]
+    rows = [line.split(",") for line in lines[1:]]
+    return [float(row[0]) for row in rows if int(row[3])]
+
+
+@pytest.mark.parametrize(
+    ("workload", "arrivals"),
+    [
+        ({"kind": "prompts"}, {"kind": "steps", "steps": [(20, 0.5), (60, 1)]}),
+        ({"kind": "mooncake", "path": TRACES / "mooncake_synthetic.jsonl"}, {"kind": "trace", "speed": 10}),
+        ({"kind": "burstgpt", "path": TRACES / "burstgpt_synthetic.csv"}, {"kind": "trace", "speed": 10}),
+    ],
+)
+def test_files_and_traces_are_sent_as_they_say(
+    stub: RunningStub, tokenizer: Path, tmp_path: Path, workload: dict[str, Any], arrivals: dict[str, Any]
+) -> None:
+    if workload["kind"] == "prompts":
+        workload = {**workload, "path": tmp_path / "prompts.txt", "output_tokens": "3"}
+        workload["path"].write_text("one\ntwo and three\n")
+    settings = config(stub, tokenizer, workload=workload, arrivals=arrivals, check_answers=1)
+    info, records = made(settings, tmp_path / "run")
+    assert info.invalid == ()
+    assert len(records) == info.checks["requests"]["due"] > 0
+    assert {(one.error_code, one.server_output_tokens == one.requested_tokens) for one in records} == {(None, True)}
+    assert all(one.server_prompt_tokens == one.prompt_tokens for one in records)
+    if workload["kind"] == "prompts":
+        assert {one.prompt_tokens for one in records} == {len("abcde\n") + len(one) for one in ("one", "two and three")}
+        return
+    entries = info.workload["entries"]
+    warnings = summarize(tmp_path / "run").warnings
+    times_s = seconds_of(workload["path"])
+    sent = sum((at - times_s[0]) / 10 < 1 for at in times_s)  # of warm-up and duration
+    assert 0 < len(records) == sent < len(times_s) == entries
+    assert info.workload["left_out_after_end"] == entries - sent
+    assert any(f"{entries - sent} of its {entries} requests were not sent" in line for line in warnings)
 
 
 def test_a_role_chunk_is_no_token(stub: RunningStub, tokenizer: Path, tmp_path: Path) -> None:
