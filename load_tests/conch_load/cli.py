@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from conch_load.config import ConfigError
+from conch_load.config import ConfigError, RunConfig
 from conch_load.flags import add_flags, config_of
 from conch_load.folders import point_latest, stamped
-from conch_load.records import REPORT_MARKDOWN_FILE, BadRecordError, RunInfo
-from conch_load.run import REFUSED, RunError, run
+from conch_load.records import REPORT_MARKDOWN_FILE, BadRecordError, RunInfo, read_run
+from conch_load.run import REFUSED, RunError, run, server_sources
+from conch_load.server_side import Watch
 from conch_load.workloads import WorkloadError
 
 INVALID = 4  # exit code: measured, but the figures must not be used
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     three = commands.add_parser("worker", help="serve a run of another machine: a Locust worker")
     three.add_argument("--master", required=True, help="host:port of that run's --master-bind")
     three.set_defaults(run=_worker)
+    four = commands.add_parser("watch", help="look at the server of a run until stdin ends: the page does")
+    four.add_argument("folder", type=Path)
+    four.set_defaults(run=_watch)
     return parser
 
 
@@ -87,6 +91,13 @@ def _report(info: RunInfo, folder: Path) -> int:
     for reason in info.invalid:
         print(f"INVALID: {reason}")
     return INVALID if info.invalid else 0
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    config = RunConfig.model_validate(read_run(arguments.folder).settings)
+    with Watch(arguments.folder, server_sources(config)):
+        sys.stdin.read()
+    return 0
 
 
 def _worker(arguments: argparse.Namespace) -> int:

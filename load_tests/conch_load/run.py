@@ -168,4 +168,4 @@ def with_arrivals(config: RunConfig, **arrivals: object) -> RunConfig:
     return RunConfig.model_validate({**config.model_dump(), "arrivals": arrivals})
 
 
-__all__ = ["REFUSED", "RunError", "command", "run", "with_arrivals"]
+__all__ = ["REFUSED", "RunError", "command", "run", "server_sources", "with_arrivals"]

@@ -57,7 +57,7 @@ def _init(environment: Any, runner: Any, web_ui: Any, **_: Any) -> None:
     headless = bool(options.headless)
     controller = Controller(
         environment, lambda: _config(options, environment), lambda config: _folder(options, config, headless),
-        headless=headless,
+        headless=headless, driven=bool(options.conch_config),
     )
     if web_ui:
         add_page(web_ui, lambda: controller)
@@ -70,8 +70,9 @@ def _config(options: Any, environment: Any) -> RunConfig:
     if not values.get("target") and environment.host:
         values["target"] = environment.host  # the Host field of Locust's page
     is_open = values.get("arrivals") not in (None, "", "closed") or values.get("rate") or values.get("steps")
+    users = getattr(options, "users", None) or options.num_users  # by its page, by its command line
     try:
-        return config_of(values, None if is_open else options.users)
+        return config_of(values, None if is_open else users)
     except ConfigError as error:
         raise ConfigError(f"the run cannot be made: {error}") from None
 

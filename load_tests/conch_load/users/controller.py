@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from conch_load.config import ConfigError, RunConfig
 from conch_load.machine import host_facts, versions
 from conch_load.records import GENERATOR_FILE, REQUESTS_FILE, RunInfo, write_run
 from conch_load.users import messages
+from conch_load.users.children import ServerWatch, finish
 from conch_load.users.live import Live
 
 _LEAD_S = 0.5  # from the last worker's readiness to the run's start: every worker must have heard of it
@@ -36,20 +35,23 @@ class Controller:
         environment: Locust's, with its runner.
         config_of: the run that Locust's options ask for.
         folder_of: where its files go.
-        headless: whether to quit when it is over; else Locust's page stays, and the analysis runs in a child process.
+        headless: whether to quit when it is over; else Locust's page stays.
+        driven: whether who started Locust watches the server and makes the report; else both are done here, in
+            processes of their own, and a headless Locust exits with the report's code.
     """
 
     def __init__(
         self, environment: Environment, config_of: Callable[[], RunConfig], folder_of: Callable[[RunConfig], Path],
-        *, headless: bool,
+        *, headless: bool, driven: bool,
     ) -> None:  # fmt: skip
-        self._environment, self._headless = environment, headless
+        self._environment, self._headless, self._driven = environment, headless, driven
         self._config_of, self._folder_of = config_of, folder_of
         assert environment.runner is not None
         self._runner = environment.runner
         self._running, self._stopped, self._second = False, True, 0
         self._alone: dict[str, Any] = {}
         self._files: dict[str, TextIO] = {}
+        self._watch: ServerWatch | None = None
         self.live = Live()
         self.folder: Path | None = None
         for name, listener in (
@@ -85,6 +87,7 @@ class Controller:
         self._info = self._first_info(config, len(clients))
         self.folder.mkdir(parents=True, exist_ok=True)
         write_run(self.folder, self._info)
+        self._watch = None if self._driven else ServerWatch(self.folder)
         for name in (REQUESTS_FILE, GENERATOR_FILE):
             self._files[name] = (self.folder / name).open("w", encoding="utf-8")
         for worker, client in enumerate(clients):
@@ -183,13 +186,23 @@ class Controller:
         self._files = {}
         checks = {"answers": dict(self._alone)} if self._alone else {}
         write_run(self._folder(), dataclasses.replace(self._info, checks=checks))
-        if not self._headless and self.live.state != "refused":
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        refused = self.live.state == "refused"
+        if not refused:
             self.live.state = "analysing"
-            child = subprocess.Popen([sys.executable, "-m", "conch_load", "finish", str(self.folder)])
-            gevent.spawn(self._wait_for, child)
+        if self._headless:
+            self._analyse(self._folder(), watch, refused)
+        else:
+            gevent.spawn(self._analyse, self._folder(), watch, refused)
 
-    def _wait_for(self, child: subprocess.Popen[bytes]) -> None:
-        code = child.wait()
+    def _analyse(self, folder: Path, watch: ServerWatch, refused: bool) -> None:
+        watch.end()
+        if refused:
+            return
+        code = finish(folder)
+        self._environment.process_exit_code = code
         self.live.state = {0: "finished", 4: "finished, INVALID"}.get(code, f"the analysis failed (exit code {code})")
 
     # --- workers that are lost ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+from conch_load.analysis import read_summary
 from conch_load.calibrate.faults import Behaviour
 from conch_load.calibrate.letters import write_letters_tokenizer
 from conch_load.calibrate.table import running_stub
@@ -86,5 +87,28 @@ def test_a_test_from_the_page_is_shown_live_and_reported_and_may_be_refused(tmp_
     assert shown["points"][-1]["ttft_ms"]["p50"] > 20
     assert rows["stats"][-1]["num_requests"] == shown["requests"]  # one event a generation
     assert [row["metric"] for row in rows["extended_stats"][0]["data"]][:2] == ["TTFT, ms", "TPOT, ms"]
+    assert read_summary(Path(shown["folder"])).server is not None  # the server was watched
     info = read_run(Path(shown["folder"]))
     assert (info.arrivals["users"], info.duration_s, info.invalid) == (3, 2.0, ())
+
+
+def test_plain_locust_without_its_page_makes_a_report_and_exits_as_load_test_does(tmp_path: Path) -> None:
+    write_letters_tokenizer(tmp_path / "tokenizer.json")
+    out = tmp_path / "run"
+    with running_stub(Behaviour(ttft_ms=5, itl_ms=1, miscount_every=10)) as stub:
+        flags = {
+            "target": stub.target("triton-grpc"), "tokenizer": tmp_path / "tokenizer.json", "out": out, "users": 2,
+            "warm-up-s": 0.2, "duration-s": 1, "check-answers": 0, "max-loop-lag-ms": 2000, "output-tokens": 8,
+        }  # fmt: skip
+        line = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless"]
+        line += [f"--{name}={value}" for name, value in flags.items()]
+        first = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+        again = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert first.returncode == 4, first.stderr
+    summary = read_summary(out)
+    assert "answers of a forced length" in summary.invalid[0]
+    assert f"INVALID: {summary.invalid[0]}" in first.stdout
+    assert summary.server is not None
+    assert again.returncode == 3
+    assert f"out must be a new or an empty folder, got {out}" in again.stderr
+    assert read_summary(out) == summary
