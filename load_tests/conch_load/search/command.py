@@ -16,9 +16,10 @@ from conch_load.flags import add_flags, config_of
 from conch_load.folders import check_free, point_latest, stamped
 from conch_load.records import REPORT_MARKDOWN_FILE, BadRecordError
 from conch_load.report import write
+from conch_load.report.write import LADDER_FILE
 from conch_load.run import REFUSED, RunError
-from conch_load.search.drive import LADDER_FILE, Kind, Runner, climb
-from conch_load.search.result import RESULT_FILE, as_json, as_text, headline
+from conch_load.search.drive import Kind, Runner, climb
+from conch_load.search.result import RESULT_FILE, as_json, as_text
 from conch_load.search.side_by_side import http_beside, in_turns, side_by_side
 from conch_load.search.slo_search import Plan, Result, largest_rate, unmet
 from conch_load.search.trial import SearchError
@@ -172,8 +173,8 @@ def _slo(options: argparse.Namespace) -> int:
     result = _search(runner, plan, options)
     told = as_json(result, config.slo_ms, plan, config.model_dump(mode="json", exclude={"arrivals", "seed"}))
     (parent / RESULT_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    if runner.points:
-        write(parent, [headline(told)])
+    if any(one.folder for one in result.trials):
+        write(parent)
     point_latest(parent)
     print(as_text(told))
     print(f"written: {parent}: report.html, report.md, {RESULT_FILE}, and a folder for each run")

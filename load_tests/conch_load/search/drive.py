@@ -12,11 +12,12 @@ from typing import Any, Literal
 from conch_load.analysis import Summary, summarize
 from conch_load.config import NO_SALT, RunConfig
 from conch_load.report import write
+from conch_load.report.write import LADDER_FILE
 from conch_load.run import RunError, run, server_sources, with_arrivals
 from conch_load.search.trial import SearchError, Trial, judge, requests_needed
 from conch_load.server_side.idle import wait_until_idle
 
-LADDER_FILE = "ladder.json"
+ALONE = "alone"
 SCHEMA_VERSION = 1
 Kind = Literal["rate_per_s", "users"]
 IDLE_S = 60.0
@@ -165,17 +166,16 @@ class Runner:
         return self._run(config, f"rate-{rate_per_s:g}-seed-{seed}", rate_per_s, seed, duration)
 
     def alone(self, seed: int) -> Trial:
-        """One request at a time: how the server does with no load at all. Its folder is beside the others' parent:
-        a closed loop has no place in one plot with open ones.
+        """One request at a time: how the server does with no load at all. It is no step of the ladder: a closed loop
+        has no place in one plot with open ones.
         """
-        folder = f"../{self._parent.name}-alone"
-        return self._run(with_users(self._config, 1), folder, None, seed, self._config.duration_s)
+        return self._run(with_users(self._config, 1), ALONE, None, seed, self._config.duration_s)
 
     def _run(self, config: RunConfig, folder: str, rate: float | None, seed: int, duration_s: float) -> Trial:
-        config = of_its_own(config, folder.removeprefix("../"), seed=seed, duration_s=duration_s)
+        config = of_its_own(config, folder, seed=seed, duration_s=duration_s)
         self._parent.mkdir(parents=True, exist_ok=True)
         try:
-            summary = self._make(config, (self._parent / folder).resolve())
+            summary = self._make(config, self._parent / folder)
         except RunError as error:
             if not self.points:
                 raise  # nothing was measured at all

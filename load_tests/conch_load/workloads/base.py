@@ -49,7 +49,7 @@ class Workload(Protocol):
     def longest(self, count: int) -> tuple[int, int, int]:
         """Of the first ``count`` requests the one with the most tokens: (index, prompt tokens, output tokens).
 
-        Lengths that must be rendered to be known (chat) are those of the last turns.
+        Lengths that must be rendered to be known (chat) are rendered for the last turns of the longest few.
         """
 
     def describe(self) -> Mapping[str, object]:

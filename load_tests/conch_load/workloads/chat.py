@@ -7,6 +7,7 @@ turn to turn the history as it was sent.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Mapping, Sequence
 
@@ -38,10 +39,8 @@ class ChatWorkload:
         block, within = divmod(index, SIDE_BY_SIDE * self._config.turns)
         turn, place = divmod(within, SIDE_BY_SIDE)
         conversation = block * SIDE_BY_SIDE + place
-        rng = random.Random(f"{self._seed}/chat/{conversation}")
         messages = [{"role": "system", "content": self._system(conversation)}]
-        for number in range(turn + 1):
-            user, answer = self._input.draw(rng), self._output.draw(rng)
+        for number, (user, answer) in enumerate(self._lengths(conversation, turn + 1)):
             messages.append({"role": "user", "content": self._words(user, f"{conversation}/{number}/user")})
             if number < turn:
                 made = self._words(answer, f"{conversation}/{number}/assistant")
@@ -55,7 +54,10 @@ class ChatWorkload:
         return [start + turn * SIDE_BY_SIDE for turn in range(self._config.turns)]
 
     def longest(self, count: int) -> tuple[int, int, int]:
-        last = [self.ask(self.chain(number)[-1]) for number in range(min(SIDE_BY_SIDE, max(1, count)))]
+        conversations = range(-(-max(1, count) // (SIDE_BY_SIDE * self._config.turns)) * SIDE_BY_SIDE)
+        # To render all of them would take minutes; the few whose words are most are the longest, give or take a token.
+        most = heapq.nlargest(SIDE_BY_SIDE, conversations, key=self._drawn_tokens)
+        last = [self.ask(self.chain(number)[-1]) for number in most]
         top = max(last, key=lambda ask: ask.prompt_tokens + ask.output_tokens)
         return top.index, top.prompt_tokens, top.output_tokens
 
@@ -66,6 +68,14 @@ class ChatWorkload:
             "system_tokens": config.system_tokens, "shared_prompts": config.shared_prompts, "turns": config.turns,
             "force_output": config.force_output, "exact_prompt_tokens": self._tokens.knows_template,
         }  # fmt: skip
+
+    def _lengths(self, conversation: int, turns: int) -> list[tuple[int, int]]:
+        """Of the user's message and the answer of each turn."""
+        rng = random.Random(f"{self._seed}/chat/{conversation}")
+        return [(self._input.draw(rng), self._output.draw(rng)) for _ in range(turns)]
+
+    def _drawn_tokens(self, conversation: int) -> int:
+        return sum(user + answer for user, answer in self._lengths(conversation, self._config.turns))
 
     def _system(self, conversation: int) -> str:
         part = f"system/{conversation % self._config.shared_prompts}"

@@ -12,9 +12,10 @@ import pytest
 from conch_load.analysis.slo import UnknownObjectiveError
 from conch_load.analysis.summary import Summary
 from conch_load.config import ArrivalsConfig, RunConfig
+from conch_load.report.write import LADDER_FILE
 from conch_load.run import RunError
 from conch_load.search import command
-from conch_load.search.drive import LADDER_FILE, Runner, climb
+from conch_load.search.drive import Runner, climb
 from conch_load.search.result import RESULT_FILE, as_json, as_text, headline
 from conch_load.search.slo_search import Plan, Result, largest_rate
 from conch_load.search.threshold import threshold

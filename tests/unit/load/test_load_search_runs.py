@@ -12,8 +12,9 @@ from conch_load.calibrate.faults import Behaviour
 from conch_load.calibrate.letters import write_letters_tokenizer
 from conch_load.calibrate.table import RunningStub, running_stub
 from conch_load.records import read_run
+from conch_load.report import __main__ as report
+from conch_load.report.write import LADDER_FILE
 from conch_load.search import command
-from conch_load.search.drive import LADDER_FILE
 from conch_load.search.result import RESULT_FILE
 from conch_load.search.side_by_side import in_turns
 
@@ -103,14 +104,25 @@ def test_an_slo_below_the_servers_own_time_is_met_by_nothing(
     assert f"Nothing meets ttft_p50_ms {TTFT_MS - 1}: one request at a time misses" in capsys.readouterr().out
     told = json.loads((tmp_path / "runs" / RESULT_FILE).read_text(encoding="utf-8"))
     assert (told["outcome"], told["rate_per_s"], len(told["trials"])) == ("unmet", None, 1)
+    assert [one.name for one in tmp_path.iterdir() if one.is_dir()] == ["runs"]  # all of it is in there
+    assert read_summary(tmp_path / "runs" / "alone").run.arrivals["users"] == 1
+    report_file = tmp_path / "runs" / "report.md"
+    report_file.unlink()
+    assert report.main([str(tmp_path / "runs")]) == 0
+    assert f"Nothing meets ttft_p50_ms {TTFT_MS - 1}" in report_file.read_text(encoding="utf-8")
 
 
 def test_a_rate_that_holds_is_found_up_to_the_highest_that_may_be_tried(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rates = ["--start-rate", "20", "--highest-rate", "20", "--repeats", "1"]
+    rates = ["--highest-rate", "20", "--repeats", "1"]
     assert command.main(["slo", "--slo", "ttft_p50_ms=2000", *rates, *flags]) == 0
     assert "ttft_p50_ms 2000 holds up to 20 requests/s" in capsys.readouterr().out
     told = json.loads((tmp_path / "runs" / RESULT_FILE).read_text(encoding="utf-8"))
     assert (told["outcome"], told["high_per_s"]) == ("at_highest", None)
     assert told["rates"]["output_tokens_per_s"] > 0
+    text = (tmp_path / "runs" / "report.md").read_text(encoding="utf-8")
+    assert "holds up to 20 requests/s" in text
+    assert "| alone |" not in text  # it is no step of the ladder
+    assert report.main([str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "runs" / "report.md").read_text(encoding="utf-8") == text

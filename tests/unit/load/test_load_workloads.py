@@ -220,6 +220,14 @@ def test_a_workload_longer_than_the_context_is_refused(tokens: Tokens) -> None:
         check_context(chat, 1, None, 60)
 
 
+def test_the_longest_chat_is_found_among_all_of_the_run(tokens: Tokens) -> None:
+    chat = made(tokens, kind="chat", turns=2, system_tokens=5, input_tokens="uniform:1:400", output_tokens="2")
+    index, prompt, output = chat.longest(300)
+    every = [chat.ask(number) for number in range(300)]
+    assert (prompt, output) == max((ask.prompt_tokens, ask.output_tokens) for ask in every)
+    assert index > SIDE_BY_SIDE * 2
+
+
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"tokenizer .* cannot be read"):
         Tokens(tmp_path / "tokenizer.json")
