@@ -1,4 +1,4 @@
-"""Requests that are made before it is their turn: making a long one takes the loop as long as a late stamp is late."""
+"""Requests that are made before it is their turn, most of them before the clock runs: to make one holds up the loop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import gevent
 from conch_load.workloads import Ask, Workload
 
 AHEAD = 2048  # so many, at most, of all workers
-_CLOSED_S, _OPEN_S = 3.0, 30.0  # the first are made in this time, at most: before the clock runs
+_CLOSED_S, _OPEN_S = 3.0, 60.0  # the first are made in this time, at most: before the clock runs
 _AT_ONCE = 20
-_LONG_NS = 2_000_000  # what takes longer than this is made in a thread while the clock runs
 _FULL_S = 0.02
 
 
@@ -32,7 +31,6 @@ class Ahead:
         self._most = max(1, most // workers)
         self._made: dict[int, Ask] = {}
         self._coming = self._indexes(worker)
-        self._took_ns = 0
 
     def take_number(self) -> int:
         """The next chain, or arrival; its requests are then the caller's to take."""
@@ -45,37 +43,36 @@ class Ahead:
 
     def make_first(self) -> None:
         """Before the clock runs."""
-        gevent.get_hub().threadpool.apply(int)  # so that its thread is there: to begin one stops the loop for a while
         until = time.monotonic() + (_OPEN_S if self._arrivals else _CLOSED_S)
-        while len(self._made) < self._most and time.monotonic() < until and self._make(thread=False):
+        while len(self._made) < self._most and time.monotonic() < until and self._make():
             if len(self._made) % _AT_ONCE == 0:
                 gevent.sleep(0)  # Locust's heartbeats must go on
 
     def make_rest(self) -> None:
-        """While the clock runs: so far ahead and no farther, since a run may have millions. Until killed."""
+        """While the clock runs: so far ahead and no farther, since a run may have millions. Until killed.
+
+        In the loop, not in a thread: the loop would wait for the interpreter's lock while a thread of the usual class
+        holds it and waits for a processor (docs/adr/0016-load-generator.md).
+        """
         while True:
             if len(self._made) >= self._most:
                 gevent.sleep(_FULL_S)
-            elif self._make(thread=self._took_ns > _LONG_NS):
+            elif self._make():
                 gevent.sleep(0)
             else:
                 return
 
-    def _make(self, *, thread: bool) -> bool:
-        number, index = next(self._coming, (0, -1))
-        if index < 0:
+    def _make(self) -> bool:
+        index = next(self._coming, None)
+        if index is None:
             return False
-        began, make = time.monotonic_ns(), self._workload.ask
-        ask = gevent.get_hub().threadpool.apply(make, (index,)) if thread else make(index)
-        self._took_ns = time.monotonic_ns() - began
-        if number >= self._next:  # else it was taken meanwhile, and made by who took it
-            self._made[index] = ask
+        self._made[index] = self._workload.ask(index)
         return True
 
-    def _indexes(self, number: int) -> Iterator[tuple[int, int]]:
-        """(chain, index) of requests that nobody has taken yet, in order."""
+    def _indexes(self, number: int) -> Iterator[int]:
+        """Of requests that nobody has taken yet, in order: what was taken before it was made is made by who took it."""
         while not self._arrivals or number < self._arrivals:
             for index in (number,) if self._arrivals else self._workload.chain(number):
                 if number >= self._next:
-                    yield number, index
+                    yield index
             number = max(number + self._step, self._next)
