@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from small_tokenizers import END, small_tokenizer
-from triton_side import Refused, Stages
+from triton_side import Refused, Stages, make_request, read_response
+
+from conch.contract import DETOKENIZER
+
+SHAPE = "must have the shape [1, 2], a value for each sequence of output_ids"
 
 
 def ids_of(text: str) -> list[int]:
@@ -49,6 +53,30 @@ def test_rows_have_lengths_and_trims_of_their_own(stages: Stages) -> None:
     values = output(ids_of("abc"), ids_of("d"), ids_of("€f"), finish_reason=np.array([[b"stop"]] * 3, np.object_))
     values["trim_chars"] = np.array([[2], [0], [1]], np.int32)
     assert stages.detokenize(values) == [["a", "d", "€"]]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("sequence_length", [[1]], f"{SHAPE}, got [1, 1]"),
+        ("sequence_length", [[1, 1, 1]], f"{SHAPE}, got [1, 3]"),
+        ("sequence_length", [[1, -1]], "must be in [0, 3], got -1"),
+        ("sequence_length", [[1, 4]], "must be in [0, 3], got 4"),
+        ("trim_chars", [[1]], f"{SHAPE}, got [1, 1]"),
+        ("trim_chars", [[0, -1]], "must be a finite number >= 0, got -1"),
+    ],
+)
+def test_counts_that_do_not_fit_the_ids_are_refused(stages: Stages, field: str, value: list[Any], message: str) -> None:
+    values = {"output_ids": np.full((1, 2, 3), 5, np.int32), "sequence_length": np.array([[3, 3]], np.int32)}
+    (refused,) = stages.detokenize({**values, field: np.array(value, np.int32)})
+    assert refused == Refused("INVALID_ARGUMENT", f"{field} {message}")
+
+
+def test_an_unknown_field_is_refused(stages: Stages) -> None:
+    values = output(ids_of("ok"))
+    (response,) = stages.detokenizer.execute([make_request(DETOKENIZER, values, {"context_id": 3, "timeout": 9})])
+    refused = read_response(DETOKENIZER, response)
+    assert refused == Refused("INVALID_ARGUMENT", "unknown field context_id; did you mean context_ids?")
 
 
 @pytest.mark.parametrize("bad", [-1, 259, 1 << 30])

@@ -25,7 +25,7 @@ from triton_calls import (
     read,
 )
 
-from conch.contract import ENGINE, ENSEMBLE, PIPELINE
+from conch.contract import DETOKENIZER, ENGINE, ENSEMBLE, PIPELINE
 
 pytestmark = pytest.mark.e2e
 
@@ -194,6 +194,16 @@ def test_an_unknown_field(server: Server, stub: Any) -> None:
     assert "unknown field temprature; did you mean temperature?" in inside.error
     other = generate(server, PIPELINE.name, {**GOOD})
     assert "unknown field text_input; did you mean INPUT_TEXT?" in other.error
+    engine = generate(server, ENGINE.name, {"input_ids": [1], "input_lengths": 1, "max_tokens": 5})
+    assert f"{INVALID}unknown field max_tokens; did you mean request_output_len?" in engine.error
+    ids = {"output_ids": [[1]], "sequence_length": [1]}
+    detokenizer = generate(server, DETOKENIZER.name, {**ids, "context_id": 5})
+    assert f"{INVALID}unknown field context_id; did you mean context_ids?" in detokenizer.error
+    two = {"output_ids": np.array([[[1], [1]]], np.int32), "sequence_length": np.array([[1]], np.int32)}
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(message_of(DETOKENIZER.name, arrays_of(two)), timeout=TIMEOUT_S)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "sequence_length must have the shape [1, 2]" in refused.value.details()
     assert infer(stub, ENSEMBLE.name, {**GOOD, "max_token": 5}).error == (
         "unexpected inference input 'max_token' for model 'ensemble'"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from conch.contract import (
     CONTROLS,
     NAMES_ELSEWHERE,
     PIPELINE,
+    TEXT_INPUT,
     TRITON_PARAMETERS,
     DType,
     ModelContract,
@@ -112,14 +113,16 @@ def engine_tensors(arrays: Arrays) -> list[pb_utils.Tensor]:
     return [pb_utils.Tensor(_PUBLIC_NAMES[n].engine_name, a) for n, a in arrays.items() if n in _PUBLIC_NAMES]
 
 
-def refuse_unknown_parameters(request: pb_utils.InferenceRequest, known: Iterable[str]) -> None:
+def refuse_unknown_parameters(request: pb_utils.InferenceRequest, model: ModelContract) -> None:
     """Refuse request parameters that are nobody's.
 
     Triton turns every key of an HTTP generate body that is no input of the model into a request parameter, so this is
-    where a misspelt field shows up.
+    where a misspelt field shows up. An ensemble hands its parameters to each of its steps: what the first lets pass,
+    the others do.
 
     Args:
-        known: input names, for the suggestion.
+        request: from Triton.
+        model: whose inputs are suggested.
 
     Raises:
         InvalidArgumentError: names the field and the nearest one that exists.
@@ -129,10 +132,18 @@ def refuse_unknown_parameters(request: pb_utils.InferenceRequest, known: Iterabl
         return
     unknown = sorted(set(json.loads(text)) - TRITON_PARAMETERS)
     if unknown:
-        renamed = _RENAMED.get(unknown[0]) or NAMES_ELSEWHERE.get(unknown[0])
-        near = [renamed] if renamed else difflib.get_close_matches(unknown[0], list(known), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = _meant(unknown[0], [tensor.name for tensor in model.inputs])
+        hint = f"; did you mean {near}?" if near else ""
         raise InvalidArgumentError(f"unknown field {unknown[0]}{hint}")
+
+
+def _meant(unknown: str, known: Sequence[str]) -> str:
+    """The field that an unknown one is nearest to; empty: none."""
+    if unknown in _RENAMED and TEXT_INPUT.name in known:
+        return _RENAMED[unknown]
+    public = NAMES_ELSEWHERE.get(unknown, unknown)
+    names = (public, _PUBLIC_NAMES[public].engine_name if public in _PUBLIC_NAMES else "")
+    return next((n for n in (*names, *difflib.get_close_matches(unknown, known, n=1)) if n in known), "")
 
 
 def error_response(error: ConchError) -> pb_utils.InferenceResponse:

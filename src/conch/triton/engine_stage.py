@@ -88,6 +88,7 @@ class EngineStage:
 
     def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.ResponseSender) -> None:
         """Hand a request to the engine; what is raised was not sent."""
+        codec.refuse_unknown_parameters(request, ENGINE)
         arrays = codec.read_arrays(request, ENGINE)
         controls = codec.engine_controls(arrays, len(arrays[INPUT_IDS.name]))
         if any(c.get(STOP.name) for c in controls):

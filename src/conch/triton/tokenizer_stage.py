@@ -17,8 +17,6 @@ from conch.text.tokenizer import PromptTokenizer
 from conch.triton import codec
 from conch.triton.guard import run_each
 
-_INPUT_NAMES = tuple(t.name for t in TOKENIZER.inputs)
-
 
 class TokenizerStage:
     """The tokenizer of one version.
@@ -45,7 +43,7 @@ class TokenizerStage:
         return run_each(requests, self._one)
 
     def _one(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
-        codec.refuse_unknown_parameters(request, _INPUT_NAMES)
+        codec.refuse_unknown_parameters(request, TOKENIZER)
         arrays = codec.read_arrays(request)
         if STOP.name in arrays and arrays[STOP.name].any():
             return self._stop(arrays)

@@ -43,7 +43,6 @@ from conch.triton.guard import as_conch_error
 _log = logging.getLogger(__name__)
 _TICK_S = 0.1
 _POLLS_PER_TICK = 10  # asking whether a client has gone is a round trip to Triton's process
-_INPUT_NAMES = tuple(t.name for t in UNARY.inputs)
 _REPORTED = {t.name for t in UNARY.outputs}
 
 
@@ -121,7 +120,7 @@ class UnaryStage:
         self._watch.join()
 
     def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.ResponseSender) -> None:
-        codec.refuse_unknown_parameters(request, _INPUT_NAMES)
+        codec.refuse_unknown_parameters(request, UNARY)
         # Copied: the memory behind them is Triton's, and the request waits in another thread.
         arrays = {name: array.copy() for name, array in codec.read_arrays(request).items()}
         if STREAM.name in arrays and arrays[STREAM.name].any():

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from conch.contract import UNSIGNED
 from conch.errors import InvalidArgumentError
 from conch.triton import codec
 from conch.triton.guard import run_each
@@ -34,6 +35,7 @@ class UnsignedStage:
         return run_each(requests, self._one)
 
     def _one(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
+        codec.refuse_unknown_parameters(request, UNSIGNED)
         arrays = codec.read_arrays(request)
         for name, array in arrays.items():
             if array.dtype == np.uint32:
