@@ -42,6 +42,20 @@ def test_a_prompt_is_found_again_but_for_its_last_token() -> None:
     assert mirror.query_tokens == 2 * len(PROMPT)
 
 
+def test_the_same_prompt_again_and_again_takes_no_more_memory() -> None:
+    mirror = PrefixMirror(1000)
+    for request_id in range(2_000):
+        run_through(mirror, request_id, PROMPT, [1, 2])
+        mirror.settle(0)
+    assert len(mirror._oldest) <= 1000 + 2 * len(mirror._kept) <= 1_100
+    mirror = PrefixMirror(6)
+    for request_id in range(100):  # compacted or not, the oldest goes first
+        run_through(mirror, request_id, PROMPT, [1])
+    assert run_through(mirror, 100, [7] * 64, [1]) == 0
+    mirror.settle(0)
+    assert len(mirror._kept) == 6
+
+
 def test_an_answer_is_part_of_the_next_prompt() -> None:
     mirror = PrefixMirror(1000)
     answer = list(range(300, 340))

@@ -105,6 +105,9 @@ class PrefixMirror:
                 del self._in_use[key]
                 self._kept[key] = when
                 heapq.heappush(self._oldest, (when, key))
+        if len(self._oldest) > 2 * len(self._kept) + self._total_blocks:  # as a cache that never fills leaves it
+            self._oldest = [(when, key) for key, when in self._kept.items()]
+            heapq.heapify(self._oldest)
 
     def settle(self, used_blocks: int) -> None:
         """Forget what was overwritten. To be called before look-ups and before requests end: until then they grow.
