@@ -123,7 +123,7 @@ def test_a_worker_that_dies_is_unavailable_and_comes_back(make: Callable[..., St
     stages = make(runtime)
     fields = {"text_input": "abc", "end_id": -1, "max_tokens": 2}
     assert not isinstance(stages.ask(**fields)[0], Refused)
-    process: Any = stages.engine._engine.engine._engine  # type: ignore[attr-defined]
+    process: Any = stages.engine._engine._queue.engine  # type: ignore[attr-defined]
     os.kill(process._link.pid, signal.SIGSTOP)
     (refused,) = stages.ask(**fields)
     assert isinstance(refused, Refused)

@@ -136,6 +136,28 @@ def test_a_direct_call_that_cannot_be_is_refused(stages: Stages, values: dict[st
     assert outputs[0].message.startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("field", "hint"),
+    [
+        ("temprature", "; did you mean temperature?"),
+        ("max_tokens", "; did you mean request_output_len?"),
+        ("max_new_tokens", "; did you mean request_output_len?"),
+        ("text_input", ""),
+        ("nonsense", ""),
+    ],
+)
+def test_an_unknown_field_of_a_direct_call_is_refused(stages: Stages, field: str, hint: str) -> None:
+    sender = pb_utils.ResponseSender()
+    stages.engine.execute([make_request(ENGINE, prompt([5]), {field: 1, "timeout": 9, "id": "a"}, sender)])
+    assert stages.collect(sender) == [Refused("INVALID_ARGUMENT", f"unknown field {field}{hint}")]
+
+
+def test_what_triton_s_clients_add_is_no_unknown_field(stages: Stages) -> None:
+    sender = pb_utils.ResponseSender()
+    stages.engine.execute([make_request(ENGINE, prompt([5], request_output_len=1), {"timeout": 9}, sender)])
+    assert tokens(stages.collect(sender)[0]) == [5]
+
+
 def test_ids_beyond_the_length_are_not_looked_at(stages: Stages) -> None:
     ids = np.array([[5, 6, -1, 1 << 30]], np.int32)
     (output,) = stages.generate({"input_ids": ids, "input_lengths": 2, "request_output_len": 3})
@@ -240,6 +262,23 @@ def test_a_client_that_cannot_be_sent_to_does_not_stop_the_others(stages: Stages
     stages.engine.execute([make_request(ENGINE, prompt([5], request_output_len=20, streaming=True), sender=broken)])
     (output,) = stages.generate(prompt([5, 6], request_output_len=4))
     assert tokens(output) == [5, 6, 5, 6]
+
+
+def test_a_last_response_that_cannot_be_sent_gives_its_receipt_back(stages: Stages) -> None:
+    def fail(sender: pb_utils.ResponseSender) -> None:
+        if sender.finals:
+            failed.set()
+            raise RuntimeError("no memory to share")
+
+    free, failed = stages.engine._outbox._receipts._free, threading.Event()
+    before = len(free)
+    broken = pb_utils.ResponseSender()
+    broken.on_send = fail
+    values = prompt([5], request_output_len=3, streaming=True, send_receipts=True)
+    stages.engine.execute([make_request(ENGINE, values, sender=broken)])
+    assert failed.wait(TIMEOUT_S)
+    stages.generate(prompt([5], request_output_len=1))
+    assert len(free) == before
 
 
 def test_closing_ends_what_is_in_flight(make_stages: Callable[..., Stages]) -> None:

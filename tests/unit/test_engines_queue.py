@@ -103,12 +103,68 @@ def test_nobody_overtakes_a_request_that_needs_more_places(line: Line) -> None:
     assert line.engine.taken == [1]
 
 
+def test_who_waits_behind_one_that_gives_up_takes_the_place(line: Line) -> None:
+    line.submit(1)
+    line.submit(2, beam_width=2)
+    line.submit(3)
+    line.queue.cancel(2)
+    assert line.engine.taken == [1, 3]
+    assert line.queue.load == Load(waiting=0, running=2)
+
+
+def test_who_waits_behind_one_that_is_too_late_takes_the_place(line: Line) -> None:
+    line.submit(1)
+    line.submit(2, beam_width=2, timeout_ms=20)
+    line.submit(3)
+    line.sink.wait_end(2)
+    assert line.engine.taken == [1, 3]
+
+
+def test_nothing_is_left_of_who_gave_up(line: Line) -> None:
+    for request_id in range(1, 100):
+        line.submit(request_id)
+    for request_id in range(3, 100):
+        line.queue.cancel(request_id)
+    assert line.queue._line == []
+    line.end(1)
+    line.submit(100)
+    assert line.engine.taken == [1, 2, 100], "there was a place"
+
+
+def test_who_is_held_is_not_in_the_way(sink: Sink) -> None:
+    line = Line(sink, max_queue_size=3)
+    for request_id in (1, 2):
+        line.queue.submit(generation_request(request_id, [1]), held=True)
+    line.queue.submit(generation_request(3, [1], timeout_ms=30), held=False)
+    with pytest.raises(UnavailableError, match="maximum queue size of 3 reached"):
+        line.queue.submit(generation_request(4, [1]), held=True)  # half of the places are for others
+    line.submit(5)
+    line.submit(6)
+    assert (line.engine.taken, line.queue.load) == ([3, 5], Load(waiting=3, running=2))
+    line.queue.release(1)
+    line.end(5)
+    assert line.engine.taken == [3, 5, 1], "it came before"
+    line.queue.cancel(2)
+    assert not line.queue.holds(2)
+    line.queue.release(2)
+    line.end(1)
+    assert line.engine.taken == [3, 5, 1, 6]
+    line.queue.close()
+
+
+def test_who_is_held_has_a_time_limit(line: Line) -> None:
+    line.queue.submit(generation_request(1, [1], timeout_ms=20), held=True)
+    _, error = line.sink.wait_end(1)
+    assert str(error) == "timeout_ms of 20 has passed"
+    assert not line.queue.holds(1)
+
+
 def test_a_full_line_refuses_and_says_when_to_come_back(sink: Sink) -> None:
     line = Line(sink, max_queue_size=1)
     for request_id in (1, 2, 3):
         line.submit(request_id)
-    with pytest.raises(UnavailableError, match=r"^maximum queue size of 1 reached\. Try again in \d+ s$"):
-        line.submit(4)
+    with pytest.raises(UnavailableError, match=r"^maximum queue size of 1 reached\. Try again in 1 s$"):
+        line.submit(4)  # how long an answer takes is not known yet
     line.end(1)
     line.submit(4)
     assert line.queue.load == Load(waiting=1, running=2)
@@ -198,6 +254,18 @@ def test_the_fastest_pace_counts_and_is_forgotten_slowly() -> None:
     assert told(0.001) == pytest.approx(1, rel=0.05)
     assert told(0.01) == pytest.approx(1, rel=0.1)
     assert told(0.01, times=100) == pytest.approx(10, rel=0.05)
+
+
+def test_what_is_given_up_says_nothing_of_how_long_an_answer_takes(line: Line) -> None:
+    for request_id in (1, 2):
+        line.submit(request_id)
+    time.sleep(0.05)
+    line.queue.cancel(1)
+    line.queue.failed(2, CancelledError("gone"))
+    for request_id in (3, 4):
+        line.submit(request_id)
+    line.submit(5, timeout_ms=1_000)  # not refused
+    assert line.queue._mean_s == 0
 
 
 def test_a_cancel_frees_the_place_at_once(line: Line) -> None:

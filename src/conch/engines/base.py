@@ -50,7 +50,7 @@ class TokenSink(Protocol):
         """New tokens of a request."""
 
     def failed(self, request_id: int, error: ConchError) -> None:
-        """The request ended without an answer."""
+        """The request ended without an answer. Between steps, too; no ``step_done`` need follow."""
 
     def step_done(self) -> None:
         """A step of the engine is over: everything that it produced has been delivered."""

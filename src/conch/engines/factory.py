@@ -10,13 +10,12 @@ from conch.engines.echo import EchoEngine
 from conch.engines.guides import GuideChecks
 from conch.engines.process import ProcessEngine
 from conch.engines.queue import RequestQueue
-from conch.spec import Engine as EngineSpec
 from conch.spec import ModelSpec, Runtime
 
 
 def create_engine(
     spec: ModelSpec, engine_dir: Path, sink: TokenSink, make: Callable[[TokenSink], Engine] | None = None
-) -> RequestQueue:
+) -> RequestQueue | GuideChecks:
     """Start the engine that ``spec.engine.runtime`` names, with a line in front of it.
 
     Args:
@@ -30,11 +29,11 @@ def create_engine(
     """
     serving = spec.serving
     queue = RequestQueue(spec.engine.max_batch_size, serving.max_queue_size, serving.queue_timeout_ms / 1000, sink)
-    queue.engine = make(queue) if make is not None else _bare_engine(spec.engine, engine_dir, queue)
+    if make is not None:
+        queue.engine = make(queue)
+    elif spec.engine.runtime is Runtime.ECHO:
+        queue.engine = EchoEngine(spec.engine, queue)
+    else:
+        queue.engine = ProcessEngine(engine_dir, spec.engine, queue)
+        return GuideChecks(queue, engine_dir, spec.engine.runtime)
     return queue
-
-
-def _bare_engine(spec: EngineSpec, engine_dir: Path, sink: TokenSink) -> Engine:
-    if spec.runtime is Runtime.ECHO:
-        return EchoEngine(spec, sink)
-    return GuideChecks(ProcessEngine(engine_dir, spec, sink), engine_dir, sink, spec.runtime)

@@ -2,24 +2,26 @@
 
 A guide that does not compile breaks the engine's pipeline for everybody in it, and a hostile one takes the process
 down or keeps it busy for minutes. So every guide that is not known yet goes through conch.engines.guide_checker first.
-Only requests with guides wait for that.
+Only requests with guides wait for that, and while they do they have no place in the engine.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import subprocess
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from conch.engines.base import Engine, GenerationRequest, TokenSink
+from conch.engines.base import Engine, GenerationRequest
 from conch.engines.guide_checker import CPU_LIMIT_S, MEMORY_LIMIT_BYTES
 from conch.engines.guide_compiler import guide_of, refusal
 from conch.engines.interpreter import PACKAGES, engine_command
 from conch.engines.messages import Started
+from conch.engines.queue import Load, RequestQueue
 from conch.errors import ConchError, RepositoryError, UnavailableError
 from conch.sampling import Guide
 from conch.spec import Runtime
@@ -34,41 +36,42 @@ _TOO_COSTLY = (
     f"it takes more than {CPU_LIMIT_S} s of processor time or {MEMORY_LIMIT_BYTES >> 20} MiB of memory, or is nested "
     "too deeply"
 )
+# How a process ends that reached its limits: of processor time, of its stack, of memory in native code.
+_LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
 
 
 class GuideChecks(Engine):
-    """An engine to which a request with a guide goes when its guide has been found good.
+    """A line in which a request with a guide takes its turn when its guide has been found good.
 
     Args:
-        engine: answers the requests.
+        queue: the line; it holds the requests whose guides are not known yet.
         engine_dir: compiled engine, in the folder of its release.
-        sink: told of requests that end before they reach the engine; called from a thread of this object.
         runtime: of the spec; its engine's own compiler tries the guides out.
     """
 
-    def __init__(
-        self, engine: Engine, engine_dir: Path, sink: TokenSink, runtime: Runtime = Runtime.OPENVINO
-    ) -> None:
-        self._engine = engine
-        self._sink = sink
+    def __init__(self, queue: RequestQueue, engine_dir: Path, runtime: Runtime = Runtime.OPENVINO) -> None:
+        self._queue = queue
         self._checker = CheckerProcess(engine_dir, runtime)
         self._changed = threading.Condition()  # of all below
-        self._waiting: dict[int, tuple[GenerationRequest, Guide]] = {}
+        self._unchecked: deque[tuple[GenerationRequest, Guide]] = deque()
         self._verdicts: OrderedDict[Guide, str] = OrderedDict()
         self._thread: threading.Thread | None = None
         self._closed = False
 
+    @property
+    def load(self) -> Load:
+        """Of the line."""
+        return self._queue.load
+
     def submit(self, request: GenerationRequest) -> None:
         guide = guide_of(request.params)
-        if guide is None:
-            self._engine.submit(request)
-            return
         with self._changed:
-            if self._closed:
+            if guide is not None and self._closed:
                 raise UnavailableError("the engine is shutting down")
-            reason = self._verdicts.get(guide)
-            if reason is None:
-                self._waiting[request.request_id] = request, guide
+            reason = "" if guide is None else self._verdicts.get(guide)
+            if guide is not None and reason is None:
+                self._queue.submit(request, held=True)
+                self._unchecked.append((request, guide))
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._check_all, name="guide-checks", daemon=True)
                     self._thread.start()
@@ -76,51 +79,45 @@ class GuideChecks(Engine):
                 return
         if reason:
             raise refusal(request.params, reason)
-        self._engine.submit(request)
+        self._queue.submit(request)
 
     def cancel(self, request_id: int) -> None:
-        with self._changed:
-            waited = self._waiting.pop(request_id, None) is not None
-        if not waited:
-            self._engine.cancel(request_id)
+        self._queue.cancel(request_id)
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
-            waiting, self._waiting = list(self._waiting), {}
             self._changed.notify()
-        for request_id in waiting:
-            self._sink.failed(request_id, UnavailableError("the engine is shutting down"))
         self._checker.close()
         if self._thread is not None:
             self._thread.join()
-        self._engine.close()
+        self._queue.close()
 
     def _check_all(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._unchecked or self._closed)
                 if self._closed:
                     return
-                request, guide = next(iter(self._waiting.values()))
+                request, guide = self._unchecked.popleft()
+            if not self._queue.holds(request.request_id):  # given up meanwhile
+                continue
             try:
-                self._check(request, guide)
+                reason = self._reason(guide)
+                if reason:
+                    raise refusal(request.params, reason)
+                self._queue.release(request.request_id)
             except Exception as error:
                 if not isinstance(error, ConchError) or isinstance(error, RepositoryError):
                     _log.exception("a guide could not be checked")
                     error = UnavailableError("guides cannot be checked now; the cause is in the server's log")
-                with self._changed:
-                    waited = self._waiting.pop(request.request_id, None) is not None
-                if waited:
-                    self._sink.failed(request.request_id, error)
-                    self._sink.step_done()
+                self._queue.refuse(request.request_id, error)
 
-    def _check(self, request: GenerationRequest, guide: Guide) -> None:
-        """Find out about a request's guide, and hand the request on.
+    def _reason(self, guide: Guide) -> str:
+        """What is wrong with a guide; empty if nothing.
 
         Raises:
-            ConchError: it is refused.
+            ConchError: it cannot be found out.
         """
         reason = self._verdicts.get(guide)
         if reason is None:
@@ -130,11 +127,7 @@ class GuideChecks(Engine):
             self._verdicts.move_to_end(guide)
             if len(self._verdicts) > _MAX_VERDICTS:
                 self._verdicts.popitem(last=False)
-            if reason:
-                raise refusal(request.params, reason)
-            if request.request_id in self._waiting:
-                self._engine.submit(request)
-                del self._waiting[request.request_id]
+        return reason
 
 
 class CheckerProcess:
@@ -173,8 +166,11 @@ class CheckerProcess:
                 pass
             if self._closed:
                 break
-            _log.warning("a guide of type %s was too much for the guide checker (%s)", guide.type, self._end())
-            return _TOO_COSTLY
+            code = self._end()
+            _log.warning("the guide checker ended over a guide of type %s (%s)", guide.type, _how(code))
+            if code is not None and -code in _LIMIT_SIGNALS:
+                return _TOO_COSTLY
+            raise UnavailableError("the guide could not be checked: the guide checker was ended")
         raise UnavailableError("guides cannot be checked while the engine is shutting down")
 
     def close(self) -> None:
@@ -205,21 +201,27 @@ class CheckerProcess:
         except (EOFError, OSError):
             pass
         if error is not None:
-            _log.error("the guide checker cannot be started (%s): %s", self._end(), error)
+            _log.error("the guide checker cannot be started (%s): %s", _how(self._end()), error)
             raise error
         return connection
 
-    def _end(self) -> str:
-        """Let go of the process; how it ended."""
+    def _end(self) -> int | None:
+        """Let go of the process; its return code, as of subprocess.Popen. None: it was not running."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
         if self._process is None:
-            return "it was not running"
+            return None
         with self._lock:
             try:
                 code = self._process.wait(timeout=1)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 code = self._process.wait()
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
+        return code
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "it was not running"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -158,7 +158,6 @@ class ProcessEngine(Engine):
             reason = f"the engine process ended ({how})"
         for request_id in live:
             self._sink.failed(request_id, UnavailableError(reason))
-        self._sink.step_done()
         self._past = self._state
         self._tell_state(EngineState())
         if not self._closed.is_set():

@@ -6,11 +6,11 @@ at once, and keeps the rest in order of priority, so that a request can be refus
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import threading
 import time
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from conch.contract import TIMEOUT_MS
@@ -31,7 +31,7 @@ class _Entry:
     arrived_s: float = field(compare=False)
     scheduled_s: float = field(compare=False, default=0.0)
     open_sequences: int = field(compare=False, default=1)
-    gone: bool = field(compare=False, default=False)
+    held: bool = field(compare=False, default=False)
     course: Course = field(compare=False, default_factory=Course)
 
     @property
@@ -69,11 +69,12 @@ class RequestQueue(Engine, TokenSink):
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._numbers = itertools.count()
-        self._line: list[_Entry] = []  # a heap
-        self._waiting: dict[int, _Entry] = {}
+        self._line: list[_Entry] = []  # in the order of their turns
+        self._held: set[int] = set()
+        self._waiting: dict[int, _Entry] = {}  # those in the line and those held
         self._running: dict[int, _Entry] = {}
         self._used = 0
-        self._mean_s = 0.0  # a request's time in the engine
+        self._mean_s = 0.0  # time in the engine of a request that got its answer
         self._pace = Pace()
         self._closed = False
         self._timer = threading.Thread(target=self._watch_times, name="queue-timer", daemon=True)
@@ -86,8 +87,13 @@ class RequestQueue(Engine, TokenSink):
 
     # --- Engine ------------------------------------------------------------------------------------------------------
 
-    def submit(self, request: GenerationRequest) -> None:
+    def submit(self, request: GenerationRequest, held: bool = False) -> None:
         """Queue a request.
+
+        Args:
+            request: as of conch.engines.base.Engine.
+            held: it waits outside the line, with the limits of those in it, until ``release`` or ``refuse`` is called.
+                Half of the places in the line are for such requests.
 
         Raises:
             UnavailableError: the line is full, or the engine is going down or away.
@@ -98,28 +104,51 @@ class RequestQueue(Engine, TokenSink):
                 raise UnavailableError("the engine is shutting down")
             params = request.params
             entry = _Entry(
-                params.priority, next(self._numbers), request, time.monotonic(), open_sequences=params.num_sequences
-            )
-            if not self._line and self._used + entry.weight <= self._capacity:
+                params.priority, next(self._numbers), request, time.monotonic(),
+                open_sequences=params.num_sequences, held=held,
+            )  # fmt: skip
+            if not held and not self._line and self._used + entry.weight <= self._capacity:
                 self._check_deadline(entry, 0.0)
                 self._start(entry)
                 return
-            ahead = sum(e.priority <= entry.priority for e in self._waiting.values())
-            wait_s = self._mean_s * (ahead + 1) / self._capacity
-            if self._max_queue_size and len(self._waiting) >= self._max_queue_size:
-                raise UnavailableError(
-                    f"maximum queue size of {self._max_queue_size} reached", mend=f"Try again in {math.ceil(wait_s)} s"
-                )
+            wait_s = self._mean_s * (bisect_left(self._line, entry) + 1) / self._capacity
+            self._check_room(entry, wait_s)
             self._check_deadline(entry, wait_s)
             self._waiting[request.request_id] = entry
-            heapq.heappush(self._line, entry)
+            if held:
+                self._held.add(request.request_id)
+            else:
+                insort(self._line, entry)
             self._changed.notify()
+
+    def holds(self, request_id: int) -> bool:
+        """Whether a request that was held still is."""
+        with self._lock:
+            return request_id in self._held
+
+    def release(self, request_id: int) -> None:
+        """Let a request that was held take its turn; unknown ids are ignored."""
+        with self._lock:
+            if request_id in self._held:
+                self._held.remove(request_id)
+                entry = self._waiting[request_id]
+                entry.held = False
+                insort(self._line, entry)
+                self._start_next()
+
+    def refuse(self, request_id: int, error: ConchError) -> None:
+        """End a request that waits; others are left alone."""
+        with self._lock:
+            dropped = self._drop_waiting(request_id)
+            self._start_next()
+        if dropped:
+            self._sink.failed(request_id, error)
 
     def cancel(self, request_id: int) -> None:
         with self._lock:
             if not self._drop_waiting(request_id) and self._end(request_id) is not None:
                 self.engine.cancel(request_id)
-                self._start_next()
+            self._start_next()
 
     def close(self) -> None:
         with self._lock:
@@ -127,7 +156,7 @@ class RequestQueue(Engine, TokenSink):
             waiting = list(self._waiting)
             self._changed.notify()
         for request_id in waiting:
-            self._fail_waiting(request_id, UnavailableError("the engine is shutting down"))
+            self.refuse(request_id, UnavailableError("the engine is shutting down"))
         self.engine.close()
         self._timer.join()
 
@@ -147,7 +176,7 @@ class RequestQueue(Engine, TokenSink):
                 if entry is not None:
                     entry.open_sequences -= 1
                     if entry.open_sequences <= 0:
-                        self._end(event.request_id)
+                        self._end(event.request_id, finished=True)
                         self._start_next()
 
     def failed(self, request_id: int, error: ConchError) -> None:
@@ -163,6 +192,17 @@ class RequestQueue(Engine, TokenSink):
         self._sink.state(state)
 
     # --- under the lock ----------------------------------------------------------------------------------------------
+
+    def _check_room(self, entry: _Entry, wait_s: float) -> None:
+        """Refuse a request for which there is no room to wait."""
+        full = len(self._waiting) >= self._max_queue_size
+        if entry.held:  # so that they never keep out the others
+            full = full or len(self._held) >= math.ceil(self._max_queue_size / 2)
+        if self._max_queue_size and full:
+            raise UnavailableError(
+                f"maximum queue size of {self._max_queue_size} reached",
+                mend=f"Try again in {max(1, math.ceil(wait_s))} s",
+            )
 
     def _check_deadline(self, entry: _Entry, wait_s: float) -> None:
         """Refuse a request whose time limit is over before its turn, or before the least that it asks for is done."""
@@ -189,35 +229,34 @@ class RequestQueue(Engine, TokenSink):
             self._changed.notify()
 
     def _start_next(self) -> None:
-        while self._line:
-            entry = self._line[0]
-            if not entry.gone and self._used + entry.weight > self._capacity:
-                return
-            heapq.heappop(self._line)
-            if entry.gone:
-                continue
+        while self._line and not self._closed and self._used + self._line[0].weight <= self._capacity:
+            entry = self._line.pop(0)
             request_id = entry.request.request_id
             del self._waiting[request_id]
             try:
                 self._start(entry)
             except ConchError as error:
                 self._sink.failed(request_id, error)
-                self._sink.step_done()
 
-    def _end(self, request_id: int) -> _Entry | None:
+    def _end(self, request_id: int, finished: bool = False) -> _Entry | None:
         """A running request is over."""
         entry = self._running.pop(request_id, None)
         if entry is not None:
             self._used -= entry.weight
+        if entry is not None and finished:
             took_s = time.monotonic() - entry.scheduled_s
             self._mean_s = took_s if self._mean_s == 0 else self._mean_s + _SMOOTHING * (took_s - self._mean_s)
         return entry
 
     def _drop_waiting(self, request_id: int) -> bool:
         entry = self._waiting.pop(request_id, None)
-        if entry is not None:
-            entry.gone = True  # the heap forgets it when it comes to the front
-        return entry is not None
+        if entry is None:
+            return False
+        if entry.held:
+            self._held.remove(request_id)
+        else:
+            del self._line[bisect_left(self._line, entry)]
+        return True
 
     # --- times -------------------------------------------------------------------------------------------------------
 
@@ -252,19 +291,9 @@ class RequestQueue(Engine, TokenSink):
         else:
             error = UnavailableError(f"no place within the queue timeout of {self._queue_timeout_s * 1000:.0f} ms")
         with self._lock:
-            if self._drop_waiting(request.request_id):
-                pass
-            elif self._end(request.request_id) is not None:
+            if not self._drop_waiting(request.request_id):
+                if self._end(request.request_id) is None:
+                    return
                 self.engine.cancel(request.request_id)
-                self._start_next()
-            else:
-                return
+            self._start_next()
         self._sink.failed(request.request_id, error)
-        self._sink.step_done()
-
-    def _fail_waiting(self, request_id: int, error: ConchError) -> None:
-        with self._lock:
-            dropped = self._drop_waiting(request_id)
-        if dropped:
-            self._sink.failed(request_id, error)
-            self._sink.step_done()

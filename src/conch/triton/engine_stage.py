@@ -106,7 +106,6 @@ class EngineStage:
                 self._engine.submit(GenerationRequest(row.request_id, ids, row.params))
             except Exception as error:
                 self._outbox.failed(row.request_id, as_conch_error(error))
-                self._outbox.step_done()
                 break  # it ends the whole request, so nobody would wait for the later rows
 
     def _stop(self, client_id: str) -> None:

@@ -196,7 +196,6 @@ class ModelEngine(Engine):
             if not ask.given_up:
                 ask.given_up = True
                 self._sink.failed(ask.request.request_id, error)
-                self._sink.step_done()
 
     def _request(self, arrays: Mapping[str, NDArray[Any]], name: str) -> pb_utils.InferenceRequest:
         return pb_utils.InferenceRequest(

@@ -139,6 +139,7 @@ class Outbox(TokenSink, Watched):
             if row is not None and answer is not None:
                 answer.error = error
                 self._queue(row, answer, self._ready)
+                self._wake.notify()
 
     def step_done(self) -> None:
         self._monitor.step_done()
@@ -243,11 +244,13 @@ class Outbox(TokenSink, Watched):
             call.receipt_due, call.asked_at = False, time.monotonic()
 
     def _send_last(self, call: Call, response: pb_utils.InferenceResponse) -> None:
-        with call.life:
-            call.closed = True
-            call.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        if call.receipt is not None:
-            self._receipts.give_back(call.receipt)
+        try:
+            with call.life:
+                call.closed = True  # whatever comes of it: Triton takes nothing after a FINAL that failed
+                call.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        finally:
+            if call.receipt is not None:
+                self._receipts.give_back(call.receipt)
 
     def _fail(self, row: Row, error: ConchError) -> None:
         """End the whole call: Triton has one error for all its rows."""
@@ -283,4 +286,3 @@ class Outbox(TokenSink, Watched):
         row = next((r for r in call.rows if r.open_answer is not None), None)
         if row is not None:
             self.failed(row.request_id, CancelledError("the request was cancelled by its client"))
-            self.step_done()
