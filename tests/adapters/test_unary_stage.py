@@ -179,7 +179,7 @@ def test_a_long_line_is_refused(make_unary: Callable[..., Unary]) -> None:
     held = Held(unary)
     waiting = [unary.send(text_input=b"b", max_tokens=1) for _ in range(3)]
     refused = unary.ask(text_input=b"c")
-    assert refused == Refused("UNAVAILABLE", "3 requests wait already, and serving.max_queue_size is no more")
+    assert refused == Refused("UNAVAILABLE", "maximum queue size of 3 reached. Try again in 1 s")
     held.go.set()
     assert [read(s)["text_output"].tolist() for s in (*held.senders, *waiting)] == (
         [[[b"a"]]] * UNARY_IN_FLIGHT + [[[b"b"]]] * 3
@@ -192,13 +192,33 @@ def test_the_wait_counts_for_timeout_ms_and_can_be_given_up(unary: Unary) -> Non
         unary.send(text_input=b"b", max_tokens=1, timeout_ms=timeout_ms) for timeout_ms in (100, 60_000, 60_000)
     )
     gone.cancelled.set()
-    time.sleep(3)  # the watch looks at ten requests in a tick
+    assert read(late) == Refused("DEADLINE_EXCEEDED", "timeout_ms of 100 has passed")
+    assert read(gone) == Refused("CANCELLED", "the request was cancelled before its turn came")
+    time.sleep(0.1)
     held.go.set()
-    assert read(late).code == "DEADLINE_EXCEEDED"
     assert read(early)["text_output"].tolist() == [[b"b"]]
     assert len(held.limits) == 1
-    assert 0 < held.limits[0] <= 57_000
-    assert read(gone) == Refused("CANCELLED", "the request was cancelled before its turn came")
+    assert 0 < held.limits[0] <= 59_900
+
+
+def test_the_lowest_priority_goes_first(unary: Unary) -> None:
+    held = Held(unary)
+    turns: list[int] = []
+    for priority in (3, 1, 2):
+        unary.send(text_input=b"b", max_tokens=1, priority=priority)
+    unary.stage._line.engine.submit = lambda request: turns.append(request.params.priority)  # type: ignore[method-assign]
+    for number in range(1, 4):
+        unary.stage._line.cancel(number)  # which frees a place
+    assert turns == [1, 2, 3]
+    held.go.set()
+
+
+def test_who_waits_too_long_is_refused(make_unary: Callable[..., Unary]) -> None:
+    unary = make_unary(serving={"queue_timeout_ms": 100}, **PACE)
+    held = Held(unary)
+    refused = unary.ask(text_input=b"b", max_tokens=1)
+    assert refused == Refused("UNAVAILABLE", "no place within the queue timeout of 100 ms")
+    held.go.set()
 
 
 def test_inputs_are_its_own_copies(unary: Unary) -> None:

@@ -2,7 +2,8 @@
 
 Triton refuses these two for every model that may send several responses, and so for every ensemble with the engine in
 it. This model is not one of them: it asks the three stages in their order, as the ensembles do, and sends what came.
-It waits in threads, one for each request under way; they do nothing else, the engine batches the requests.
+It waits in threads, one for each request under way; they do nothing else, the engine batches the requests. Requests
+beyond those wait in a line as the engine's, with the same limits and the same words.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from conch.contract import (
     ENSEMBLE,
     INPUT_IDS,
     INPUT_LENGTHS,
+    PRIORITY,
     SEND_RECEIPTS,
     STOP,
     STREAM,
@@ -35,8 +37,11 @@ from conch.contract import (
     UNARY_IN_FLIGHT,
     ModelContract,
 )
-from conch.errors import CancelledError, DeadlineExceededError, InvalidArgumentError, UnavailableError
+from conch.engines.base import Engine, GenerationRequest, Tokens, TokenSink
+from conch.engines.queue import RequestQueue
+from conch.errors import CancelledError, ConchError, DeadlineExceededError, InvalidArgumentError
 from conch.repository.settings import ReleaseSettings
+from conch.sampling import Limits, resolve
 from conch.triton import bls, codec
 from conch.triton.guard import as_conch_error
 
@@ -55,6 +60,7 @@ class _Ask:
     """A request under way.
 
     Attributes:
+        number: of it, in the line.
         sender: for its answer.
         client_id: request id of the client; may be empty, or not be the only one of its kind.
         engine_id: request id towards the engine; the only one of its kind.
@@ -64,6 +70,7 @@ class _Ask:
             the answer frees.
     """
 
+    number: int
     sender: pb_utils.ResponseSender
     client_id: str
     engine_id: str
@@ -74,9 +81,41 @@ class _Ask:
     closed: bool = False
     life: threading.Lock = field(default_factory=threading.Lock)
 
+    def send(self, response: pb_utils.InferenceResponse) -> None:
+        """Send the answer, unless there was one."""
+        try:
+            with self.life:
+                if not self.closed:
+                    self.closed = True
+                    self.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception:
+            _log.exception("an answer could not be sent")
 
-class UnaryStage:
-    """The model of one version.
+
+class _Threads(Engine):
+    """What the line is in front of.
+
+    Args:
+        answer: called on a thread with the number of a request whose turn it is.
+    """
+
+    def __init__(self, answer: Callable[[int], None]) -> None:
+        self._answer = answer
+        self._pool = ThreadPoolExecutor(UNARY_IN_FLIGHT, thread_name_prefix="unary")
+
+    def submit(self, request: GenerationRequest) -> None:
+        self._pool.submit(self._answer, request.request_id)
+
+    def cancel(self, request_id: int) -> None:
+        """Nothing: who ends a request early sees to it."""
+        return
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+class UnaryStage(TokenSink):
+    """The model of one version. Of what the line tells a sink it hears only what ended there.
 
     Args:
         folder: version folder in the repository.
@@ -86,13 +125,16 @@ class UnaryStage:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._max_waiting = ReleaseSettings.read(folder).spec.serving.max_queue_size
+        settings = ReleaseSettings.read(folder)
+        serving = settings.spec.serving
+        self._limits = settings.limits
         self._version = int(folder.name)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._open: dict[str, _Ask] = {}
+        self._open: dict[int, _Ask] = {}
         self._closed = threading.Event()
-        self._pool = ThreadPoolExecutor(UNARY_IN_FLIGHT, thread_name_prefix="unary")
+        self._line = RequestQueue(UNARY_IN_FLIGHT, serving.max_queue_size, serving.queue_timeout_ms / 1000, self)
+        self._line.engine = _Threads(self._answer)
         self._watch = threading.Thread(target=self._watch_all, name="cancel-watch", daemon=True)
         self._watch.start()
 
@@ -116,8 +158,16 @@ class UnaryStage:
     def close(self) -> None:
         """End; Triton calls this when no request is under way."""
         self._closed.set()
-        self._pool.shutdown(cancel_futures=True)
+        self._line.close()
         self._watch.join()
+
+    def failed(self, request_id: int, error: ConchError) -> None:
+        """A request has waited in vain, or for too long."""
+        with self._lock:
+            ask = self._open.pop(request_id, None)
+        if ask is not None:
+            ask.given_up = True
+            ask.send(codec.error_response(error))
 
     def _take(self, request: pb_utils.InferenceRequest, sender: pb_utils.ResponseSender) -> None:
         codec.refuse_unknown_parameters(request, UNARY)
@@ -127,46 +177,52 @@ class UnaryStage:
             raise InvalidArgumentError(
                 f"{STREAM.name} must be false: {UNARY.name} answers once; {ENSEMBLE.name} is for streams"
             )
-        client_id = request.request_id()
+        client_id, number = request.request_id(), next(self._numbers)
         if STOP.name in arrays and arrays[STOP.name].any():
             self._stop(client_id)
             engine_id = client_id  # the engine ends those that reached it in other ways
         else:
-            engine_id = f"{UNARY.name}-{os.getpid()}-{next(self._numbers)}"
-        ask = _Ask(sender, client_id, engine_id, arrays)
+            engine_id = f"{UNARY.name}-{os.getpid()}-{number}"
         with self._lock:
-            waiting = len(self._open) - UNARY_IN_FLIGHT
-            if 0 < self._max_waiting <= waiting:
-                raise UnavailableError(f"{waiting} requests wait already, and serving.max_queue_size is no more")
-            self._open[ask.engine_id] = ask
-        self._pool.submit(self._answer, ask)
+            self._open[number] = _Ask(number, sender, client_id, engine_id, arrays)
+        try:
+            self._line.submit(_place(number, arrays, self._limits))
+        except Exception:
+            with self._lock:
+                del self._open[number]
+            raise
 
     def _stop(self, client_id: str) -> None:
         with self._lock:
             for ask in self._open.values():
                 ask.given_up |= bool(client_id) and ask.client_id == client_id
 
-    def _answer(self, ask: _Ask) -> None:
+    def _answer(self, number: int) -> None:
+        with self._lock:
+            ask = self._open.get(number)
+        if ask is None:  # ended between its turn and here
+            return
         tensors: list[pb_utils.Tensor] = []  # held: sending frees those that were not asked for, without Python's lock
+        answered = False
         try:
             tensors = self._generate(ask)
             response = pb_utils.InferenceResponse(tensors)
+            answered = True
         except _Refused as refused:
             response = codec.passed_on(str(refused))
         except Exception as error:
             response = codec.error_response(as_conch_error(error))
-        try:
-            with ask.life:
-                ask.closed = True
-                ask.sender.send(response, pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-        except Exception:
-            _log.exception("an answer could not be sent")
+        ask.send(response)
         with self._lock:
-            self._open.pop(ask.engine_id, None)
+            self._open.pop(number, None)
+        if answered:
+            self._line.tokens(Tokens(number, [], "stop"))
+        else:
+            self._line.cancel(number)
 
     def _generate(self, ask: _Ask) -> list[pb_utils.Tensor]:
         if ask.given_up:
-            raise CancelledError("the request was cancelled before its turn came")
+            raise _before_its_turn()
         self._take_waiting_off(ask)
         inputs = [pb_utils.Tensor(name, array) for name, array in ask.arrays.items()]
         # Without receipts: no client's stream is behind this answer, and a stop is sent if it shall end early.
@@ -222,7 +278,9 @@ class UnaryStage:
             if ask.closed:
                 return
             ask.given_up = ask.given_up or ask.sender.is_cancelled()
-        if ask.given_up and ask.at_engine:
+        if ask.given_up and not ask.at_engine:
+            self._line.refuse(ask.number, _before_its_turn())
+        elif ask.given_up:
             # Again and again until it has ended: one that comes before the request itself stops nothing.
             stop = [
                 codec.tensor(INPUT_IDS, [0], (1, 1)),
@@ -231,6 +289,18 @@ class UnaryStage:
             ]
             for _ in bls.stream(self._request(ENGINE, stop, ask.engine_id)):
                 pass
+
+
+def _before_its_turn() -> CancelledError:
+    return CancelledError("the request was cancelled before its turn came")
+
+
+def _place(number: int, arrays: codec.Arrays, limits: Limits) -> GenerationRequest:
+    """What the line goes by, of a request that the tokenizer has not looked at yet: the least of its rows."""
+    least = {t.name: int(arrays[t.name].min()) for t in (PRIORITY, TIMEOUT_MS) if arrays.get(t.name, np.empty(0)).size}
+    if least.get(TIMEOUT_MS.name, 1) < 1:
+        del least[TIMEOUT_MS.name]  # the tokenizer refuses it
+    return GenerationRequest(number, (), resolve(least, 1, limits))
 
 
 def _tensors(response: pb_utils.InferenceResponse) -> list[pb_utils.Tensor]:
