@@ -136,7 +136,9 @@ def test_deadline(real) -> None:
 
 def test_the_servers_own_deadline(real) -> None:
     with pytest.raises(DeadlineExceededError, match=r"^timeout_ms of 300 has passed$"):
-        real.generate(PROMPT, **LONG, timeout_ms=300)
+        real.generate(PROMPT, **LONG, stop_words=["never there"], timeout_ms=300)
+    with pytest.raises(DeadlineExceededError, match=r"^timeout_ms of 300 (has passed|cannot be met: .*)$"):
+        real.generate(PROMPT, **LONG, timeout_ms=300)  # nothing can end it before
 
 
 ENDLESS = {"temperature": 0.0, "max_tokens": 8000, "end_id": -1}

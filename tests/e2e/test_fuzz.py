@@ -39,7 +39,7 @@ _TRITONS_OWN_500 = (
     r"^Unable to parse request$",  # gRPC: no protobuf
     r"^Unsupported compression type$",
     r"^string correlation ID cannot be longer than \d+ characters$",
-    r"DEADLINE_EXCEEDED: timeout_ms of \d+ has passed$",  # 503: what the case asked for
+    r"DEADLINE_EXCEEDED: timeout_ms of \d+ (has passed|cannot be met: .*)$",  # 503: what the case asked for
 )
 
 _OURS = re.compile(r"(?:^|, |: )(INVALID_ARGUMENT|UNSUPPORTED|NOT_FOUND|FAILED_PRECONDITION): ")
