@@ -11,7 +11,6 @@ from conch_load.workloads import Ask, Workload
 
 AHEAD = 2048  # so many, at most, of all workers
 _CLOSED_S, _OPEN_S = 3.0, 60.0  # the first are made in this time, at most: before the clock runs
-_AT_ONCE = 20
 _FULL_S = 0.02
 
 
@@ -45,8 +44,7 @@ class Ahead:
         """Before the clock runs."""
         until = time.monotonic() + (_OPEN_S if self._arrivals else _CLOSED_S)
         while len(self._made) < self._most and time.monotonic() < until and self._make():
-            if len(self._made) % _AT_ONCE == 0:
-                gevent.sleep(0)  # Locust's heartbeats must go on
+            gevent.sleep(0)  # Locust's heartbeats must go on
 
     def make_rest(self) -> None:
         """While the clock runs: so far ahead and no farther, since a run may have millions. Until killed.

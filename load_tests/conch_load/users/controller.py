@@ -24,6 +24,8 @@ from conch_load.users.live import Live
 _LEAD_S = 0.5  # from the last worker's readiness to the run's start: every worker must have heard of it
 _ALONE_WAIT_S = 120
 _LOOK_S = 0.5  # at which workers are still there
+# Locust misses a worker whose loop is held up for four seconds, and takes it back; one that reads its files often is.
+_PATIENCE_S, _PREPARING_PATIENCE_S = 2.0, 90.0
 _DONE_WAIT_S = 15  # from the last moment at which a worker may still wait for answers
 log = logging.getLogger("conch_load")
 
@@ -73,7 +75,7 @@ class Controller:
     def _on_test_start(self, **_: Any) -> None:
         self.live = Live()
         self._second, self._waiting, self._stopped = 0, set[int](), False
-        self._leaving, self._alone = False, {}
+        self._leaving, self._alone, self._missing = False, {}, dict[int, float]()
         self.folder = None  # what is refused leaves the folder of the run before as it is
         try:
             self._config = config = self._config_of()
@@ -167,7 +169,7 @@ class Controller:
             return
         self._stopped = True
         if self._running:
-            self._note_lost()
+            self._note_lost(0)
             self._mark_end()
             if self._waiting:
                 self._mark_invalid("the run was stopped before its end")
@@ -220,17 +222,19 @@ class Controller:
             gevent.sleep(_LOOK_S)
             if self._waiting is not waiting or self._stopped:
                 return
-            self._note_lost()
+            self._note_lost(_PATIENCE_S if self._running else _PREPARING_PATIENCE_S)
             if self._running and waiting and self.second > until:
                 self._mark_invalid(f"{_workers(waiting)} did not say within {_DONE_WAIT_S} s after the end that "
                                    "all was done: what was under way there is not in the records")  # fmt: skip
                 waiting.clear()
             self._go_on_when_done()
 
-    def _note_lost(self) -> None:
-        """Wait no more for workers that Locust has lost, and say so."""
-        present = self._present()
-        lost = {worker for worker in self._waiting if self._clients[worker] not in present}
+    def _note_lost(self, patience_s: float) -> None:
+        """Wait no more for workers that Locust has missed for so long, and say so."""
+        present, now = self._present(), time.monotonic()
+        missing = {worker for worker in self._waiting if self._clients[worker] not in present}
+        self._missing = {worker: self._missing.get(worker, now) for worker in missing}
+        lost = {worker for worker, since in self._missing.items() if now - since >= patience_s}
         if not lost:
             return
         if not self._running:
