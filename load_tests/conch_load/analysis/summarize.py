@@ -93,7 +93,10 @@ def make_summary(
         generator=figures.generator(figures.within(samples, window)), checks=dict(run.checks), server=None,
     )  # fmt: skip
     invalid = [*run.invalid, *([] if summary.counts.succeeded else ["no request of the measured part succeeded"])]
-    return summary.model_copy(update={"invalid": invalid, "valid": not invalid, "warnings": _warnings(summary)})
+    checks = [one for one in run.checks.values() if isinstance(one, Mapping)]
+    told = [str(one) for check in checks for one in check.get("warnings", ())]
+    warnings = [*told, *_warnings(summary)]
+    return summary.model_copy(update={"invalid": invalid, "valid": not invalid, "warnings": warnings})
 
 
 def find_window(run: RunInfo, found: Columns, warm_up: str | float) -> tuple[Window, Booleans, Booleans]:

@@ -77,7 +77,7 @@ class Window(_Part):
     Attributes:
         cut_requests: how many MSER-5 cut, after those sent as warm-up.
         reached_half: the cut would have gone on: no steady state was found.
-        cut_p99_ms: highest latency among what was cut, so that a cut hides nothing.
+        cut_highest_ttft_ms: highest TTFT among what was cut, so that a cut hides nothing.
     """
 
     start_s: float

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from conch_load.config import TRITON_FRONTS, RunConfig
 from conch_load.records import RequestRecord
+from conch_load.server_side.idle import wait_until_idle
 from conch_load.users.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _KEPT = 256
 _BUDGET_S = 60
+_IDLE_S = 20  # for what the run left under way
 
 
 class Sample:
@@ -53,12 +55,14 @@ def ask_alone(config: RunConfig, prepared: Prepared, front: Front, sample: Sampl
         what the ids say: ``ids_checked`` answers of which ``ids_wrong`` had another number of ids than tokens counted,
         or ids whose text is not the text that came.
     """
+    from conch_load.run import server_sources
     from conch_load.users.base import send_within  # which needs gevent; the rest of this module does not
 
     found: dict[str, Any] = {
         "asked": 0, "same": 0, "deterministic": prepared.deterministic, "differing": [], "errors": [],
         "ids_checked": 0, "ids_wrong": [],
     }  # fmt: skip
+    wait_until_idle(server_sources(config).metrics_url, _IDLE_S)
     until = time.monotonic() + _BUDGET_S
     for record in sample.pick(config.check_answers):
         if time.monotonic() > until:
@@ -82,13 +86,20 @@ def ask_alone(config: RunConfig, prepared: Prepared, front: Front, sample: Sampl
 
 
 def check_answers(found: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
-    """Figures, and the reasons why the run is invalid: differences in deterministic mode; ids that do not fit.
+    """Figures, and the reasons why the run is invalid.
+
+    They are: in deterministic mode differences, and that nothing could be compared; ids that do not fit. Requests that
+    failed alone are among the figures as a warning.
 
     Args:
         found: of :func:`ask_alone`; None: nothing was asked.
     """
     if not found:
         return {"asked": 0}, []
+    found = dict(found)
+    errors = found.get("errors") or ()
+    if errors:
+        found["warnings"] = [f"{len(errors)} answers could not be asked for again alone: {errors[0]}"]
     figures = {**found, "same_share": found["same"] / found["asked"] if found.get("asked") else None}
     reasons = []
     if found.get("deterministic") and found.get("differing"):
@@ -96,6 +107,9 @@ def check_answers(found: Mapping[str, Any] | None) -> tuple[dict[str, Any], list
             f"{len(found['differing'])} of {found['asked']} greedy answers under load differ from those alone, "
             "from a server in deterministic mode"
         )
+    if found.get("deterministic") and errors and not found.get("asked"):
+        reasons.append(f"a server in deterministic mode gave no answer to compare: all {len(errors)} requests alone "
+                       "failed")  # fmt: skip
     if found.get("ids_wrong"):
         reasons.append(
             f"{len(found['ids_wrong'])} of {found['ids_checked']} answers asked for alone have token ids that do not "

@@ -36,7 +36,7 @@ class LiveBatch:
         self.output_tokens += tokens
         self.prompt_tokens += record.server_prompt_tokens or record.prompt_tokens
         self.e2e_ms.append((record.final_ns - record.sent_ns) / 1e6)
-        if record.chunk_ns:
+        if record.chunk_ns and record.front != "triton-http":  # there the whole answer comes at once
             self.ttft_ms.append((record.chunk_ns[0] - record.sent_ns) / 1e6)
             if tokens > 1 and len(record.chunk_ns) > 1:
                 self.tpot_ms.append((record.chunk_ns[-1] - record.chunk_ns[0]) / 1e6 / (tokens - 1))

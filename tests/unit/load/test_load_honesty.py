@@ -56,6 +56,25 @@ def test_more_than_a_twentieth_of_bad_seconds_is_invalid(
     assert valid or text in reasons[0]
 
 
+def test_a_freeze_counts_as_long_as_it_lasts_though_it_leaves_one_sample() -> None:
+    frozen = [sample(second) for second in range(8)] + [sample(17, loop_lag_ms=10_000.0), sample(18), sample(19)]
+    (reason,) = check_generator(CONFIG, frozen, [])[1]
+    assert "late in 50% of the time of worker 0" in reason
+    at_the_end = [sample(second) for second in range(10)]
+    assert "late in 45%" in check_generator(CONFIG, at_the_end, [record(18, sent_ns=18 * SECOND + SECOND // 5)])[1][0]
+
+
+def test_one_bad_worker_does_not_hide_among_many_and_none_may_be_silent() -> None:
+    config: RunConfig = CONFIG.model_copy(update={"workers": 30})
+    many = [sample(second, worker=worker) for worker in range(30) for second in range(20)]
+    assert check_generator(config, many, [])[1] == []
+    busy = [dataclasses.replace(one, cpu_share=1.0) if one.worker == 7 else one for one in many]
+    (reason,) = check_generator(config, busy, [])[1]
+    assert "worker 7 used more than 90% of a core in 100% of the time" in reason
+    (reason,) = check_generator(config, [one for one in many if one.worker != 7], [])[1]
+    assert reason.startswith("only 29 of 30 workers left samples")
+
+
 def test_late_starts_of_an_open_loop_are_invalid_beyond_one_in_a_hundred() -> None:
     def due(late: int) -> list[RequestRecord]:
         return [record(i, intended_ns=i * SECOND - (11 if i < late else 9) * MS) for i in range(200)]
@@ -112,6 +131,40 @@ def test_texts_may_be_cut_in_another_way_but_not_most_of_them() -> None:
     assert check_counts(unchecked, answers(14), exact_prompts=True)[1] == []
 
 
+def test_a_server_that_counts_two_more_in_each_answer_is_caught_and_one_more_is_a_special_token() -> None:
+    def answers(more: int) -> list[RequestRecord]:
+        return [
+            record(i, front="openai", finish_reason="stop", server_output_tokens=60 + i + more,
+                   local_output_tokens=60 + i, requested_tokens=1) for i in range(1, 15)
+        ]  # fmt: skip
+
+    assert check_counts(CONFIG, answers(1), exact_prompts=True)[1] == []
+    (reason,) = check_counts(CONFIG, answers(2), exact_prompts=True)[1]
+    assert "counted +2 tokens in 14 of 14 answers" in reason
+
+
+def test_prompts_of_completions_may_differ_from_a_bare_tokenizer_by_one_number_only() -> None:
+    same = [record(i, server_prompt_tokens=10) for i in range(1, 10)]
+    figures, reasons = check_counts(CONFIG, same, exact_prompts=False)
+    assert (figures["prompts_offset"], reasons) == (2, [])
+    other = [*same, record(10, server_prompt_tokens=11)]
+    assert "of 1 of 10 prompts" in check_counts(CONFIG, other, exact_prompts=False)[1][0]
+
+
+def test_a_forced_length_that_the_server_ignores_is_a_warning() -> None:
+    short = [record(i, requested_tokens=64, finish_reason="stop") for i in range(1, 10)]
+    (warning,) = check_counts(CONFIG, short, exact_prompts=True)[0]["warnings"]
+    assert warning.startswith("9 of 9 answers are shorter than the length they were forced to (request 1: 4 of 64")
+
+
+def test_answers_that_could_not_be_asked_for_again_are_said() -> None:
+    failed = {"asked": 0, "same": 0, "deterministic": False, "errors": ["503: busy"], "differing": [], "ids_wrong": []}
+    figures, reasons = check_answers(failed)
+    assert reasons == []
+    assert "503: busy" in figures["warnings"][0]
+    assert "no answer to compare" in check_answers({**failed, "deterministic": True})[1][0]
+
+
 def test_a_sample_of_unknown_length_is_spread_evenly() -> None:
     kept = Sample()
     for index in range(5000):
@@ -135,6 +188,12 @@ def test_the_live_page_has_a_point_for_each_second_of_a_window_of_ten() -> None:
     assert points[9]["output_tokens_per_s"] == pytest.approx(0.4)
     assert points[10]["ttft_ms"] is None
     assert (live.requests, live.errors["cut"]) == (2, 1)
+
+
+def test_the_live_page_has_no_first_token_where_the_whole_answer_comes_at_once() -> None:
+    batch = LiveBatch()
+    batch.add(record(1, front="triton-http"))
+    assert (batch.ttft_ms, batch.e2e_ms) == ([], [160.0])
 
 
 def test_other_answers_under_load_are_a_fault_in_deterministic_mode_and_a_rate_otherwise() -> None:
