@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from conch_load.honesty.limits import limited
 from conch_load.search.threshold import threshold
 from conch_load.search.trial import SearchError, Trial
 
@@ -99,8 +100,9 @@ class _Search:
             raise _Stop(f"{self.plan.most_runs} runs were made, which is most_runs")
         trial = self.run_at(rate, self.plan.seed + len(self.trials))
         self.trials.append(trial)
-        if trial.invalid and trial.holds is not False:  # a generator that lags makes a run miss, never hold
-            raise _Stop(f"the run at {rate:.4g}/s is invalid: {trial.invalid[0]}")
+        if trial.invalid and not trial.usable:  # a generator that lags makes a run miss, never hold
+            why = next((one for one in trial.invalid if not limited(one)), trial.invalid[0])
+            raise _Stop(f"the run at {rate:.4g}/s is invalid: {why}")
         if trial.holds is None:
             low, high = self.bracket()
             if low is not None or high is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from conch_load.analysis.intervals import needed
 from conch_load.analysis.slo import Objective, objectives
 from conch_load.analysis.summary import ObjectiveFigure, Summary
+from conch_load.honesty.limits import limited
 
 # An open loop that completes less than this share of what was due did not keep up: its queue grows with the run, and
 # its latencies say how long the run was. In a short run a few requests more under way at the end than at the beginning
@@ -49,8 +50,8 @@ class Trial:
 
     @property
     def usable(self) -> bool:
-        """Whether it counts: it can tell, and if it is invalid it missed all the same."""
-        return self.holds is not None and not (self.invalid and self.holds)
+        """Whether it counts: it can tell, and if it is invalid then by the generator alone, and it missed."""
+        return self.holds is not None and (not self.invalid or (not self.holds and all(map(limited, self.invalid))))
 
 
 def percentile_limits(slo_ms: Mapping[str, float]) -> tuple[Objective, ...]:

@@ -137,12 +137,22 @@ def test_an_invalid_run_that_holds_ends_the_search_with_what_there_is() -> None:
 
 def test_a_limit_of_the_generator_is_not_taken_for_the_servers() -> None:
     def run_at(rate: float, seed: int) -> Trial:
-        return Trial(rate, seed, rate <= 3, invalid=() if rate <= 3 else ("the event loop was late",))
+        return Trial(rate, seed, rate <= 3, invalid=() if rate <= 3 else ("the generator's event loop was late",))
 
     result = largest_rate(run_at, Plan())
     assert result.outcome == "limited"
-    assert "the event loop was late" in result.reason
+    assert "event loop was late" in result.reason
     assert result.rate_per_s is not None
+
+
+def test_an_invalid_run_that_misses_is_no_miss_if_the_generator_was_not_the_only_fault() -> None:
+    def run_at(rate: float, seed: int) -> Trial:
+        faults = ("the generator's event loop was late", "the server counted 9 output tokens in all, the tokenizer 7")
+        return Trial(rate, seed, rate <= 3, invalid=() if rate <= 3 else faults)
+
+    result = largest_rate(run_at, Plan())
+    assert (result.outcome, result.rate_per_s, result.high_per_s) == ("stopped", 2.0, None)
+    assert "the run at 4/s is invalid: the server counted 9" in result.reason
 
 
 def test_rates_that_are_too_low_to_tell_are_left_behind() -> None:
