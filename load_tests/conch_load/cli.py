@@ -82,15 +82,15 @@ def _report(info: RunInfo, folder: Path) -> int:
     from conch_load.analysis import summarize
     from conch_load.report import write
 
-    summarize(folder)
+    summary = summarize(folder)
     write(folder)
     print((folder / REPORT_MARKDOWN_FILE).read_text(encoding="utf-8"))
     requests = info.checks.get("requests", {})
     print(f"{requests.get('succeeded', 0)} of {requests.get('measured', 0)} measured requests succeeded; "
           f"files in {folder}")  # fmt: skip
-    for reason in info.invalid:
+    for reason in summary.invalid:  # those of the run, and that its measured window had no success
         print(f"INVALID: {reason}")
-    return INVALID if info.invalid else 0
+    return 0 if summary.valid else INVALID
 
 
 def _watch(arguments: argparse.Namespace) -> int:

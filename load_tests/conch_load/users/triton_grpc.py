@@ -11,11 +11,12 @@ from conch_client.errors import ConchClientError, error_of
 from conch_client.grpc_wire import STREAM_INFER, chunk_of, message_of
 from conch_client.tls import ssl_context
 from conch_client.types import Tls
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from conch_load.config import RunConfig
 from conch_load.users.base import FrontError
-from conch_load.users.exchange import CONNECTION, CUT, TIMEOUT, Exchange
+from conch_load.users.exchange import BAD_RESPONSE, CONNECTION, CUT, TIMEOUT, Exchange
 from conch_load.users.http2 import CallBrokenError, GrpcStatusError, Http2Connection
 from conch_load.users.triton_request import request_of, take
 
@@ -71,6 +72,8 @@ class TritonGrpc:
                 exchange.fail(CUT, "the stream ended without a finish_reason")
         except ConchClientError as error:
             self._fail(exchange, error.code, str(error))
+        except DecodeError as error:
+            self._fail(exchange, BAD_RESPONSE, f"no ModelStreamInferResponse: {error}")
         except CallBrokenError as error:
             self._fail(exchange, CUT if exchange.chunk_ns else CONNECTION, str(error))
         except GrpcStatusError as error:
