@@ -111,21 +111,41 @@ def rows(found: Sequence[Rung]) -> list[list[texts.Cell]]:
 
 
 def front_costs(found: Sequence[Rung]) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """At each load that more than one front was run at: (what is compared, rows of changes)."""
+    """At each load that more than one front was run at: (what is compared, rows of changes).
+
+    Runs of the same front, target and model are repeats. What the others are compared with is the front
+    ``triton-grpc``, or else the first run's. Invalid runs are left out.
+    """
     made = []
-    for load in sorted({one.load for one in found}):
-        by_front: dict[str, list[Summary]] = {}
-        for one in found:
-            if one.load == load:
-                by_front.setdefault(one.summary.run.front, []).append(one.summary)
-        (base, before), *others = sorted(by_front.items())
-        text = next(one.load_text for one in found if one.load == load)
-        for name, after in others:
+    usable = [one for one in found if one.summary.valid]
+    for load in sorted({one.load for one in usable}):
+        here = [one for one in usable if one.load == load]
+        sides: dict[_Side, list[Summary]] = {}
+        for one in here:
+            sides.setdefault(_side(one.summary), []).append(one.summary)
+        base = next((side for side in sides if side[0] == "triton-grpc"), _side(here[0].summary))
+        before = sides.pop(base)
+        for side, after in sides.items():
             repeats = min(len(before), len(after))  # one run on each side, or several on each
             changes = compare_sides(before[:1], after[:1]) if repeats == 1 else compare_sides(before, after)
             kept = [one for key in KEYS if key in _FRONT_KEYS for one in changes if one.key == key]
-            made.append((f"{name} beside {base}, {text}", [(*change_texts(one), _absolute(one)) for one in kept]))
+            heading = f"{_beside(side, base)} beside {_beside(base, side)}, {here[0].load_text}"
+            made.append((heading, [(*change_texts(one), _absolute(one)) for one in kept]))
     return made
+
+
+_Side = tuple[str, str, str]  # front, target, model
+
+
+def _side(summary: Summary) -> _Side:
+    return summary.run.front, summary.run.target, summary.run.model
+
+
+def _beside(side: _Side, other: _Side) -> str:
+    """The front; where that is the same, or the model is another, what tells the two apart."""
+    if side[0] != other[0] and side[2] == other[2]:
+        return side[0]
+    return f"{side[0]} ({side[2]} at {side[1]})"
 
 
 def _absolute(change: Change) -> str:

@@ -18,6 +18,7 @@ from conch_load.analysis.summary import SCHEMA_FILE, read_summary
 from conch_load.records import RequestRecord, RunInfo
 from conch_load.report import __main__ as command
 from conch_load.report import write
+from conch_load.report.ladder import front_costs, rungs
 from conch_load.report.scales import Axis, linear, logarithmic, short
 from simulated_runs import RUN, closed_loop, open_loop, record, write_folder
 
@@ -158,6 +159,19 @@ def test_a_ladder(tmp_path: Path) -> None:
         ElementTree.fromstring(figure)
     rows = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
     assert [row.split(" | ")[1] for row in rows if " users |" in row] == ["4 users", "8 users", "12 users"]
+
+
+def test_two_servers_of_one_front_are_no_repeats_and_an_invalid_run_costs_nothing(tmp_path: Path) -> None:
+    one = dataclasses.replace(users(4), front="openai", target="http://one/v1")
+    two = dataclasses.replace(one, target="http://two/v1")
+    grpc = dataclasses.replace(users(4), front="triton-grpc")
+    ladder_of(tmp_path / "same", {"a": one, "b": two})
+    command.main([str(tmp_path / "same")])
+    (cost,) = front_costs(rungs(tmp_path / "same"))
+    assert cost[0] == "openai (ensemble at http://two/v1) beside openai (ensemble at http://one/v1), 4 users"
+    ladder_of(tmp_path / "mixed", {"a": one, "b": dataclasses.replace(two, invalid=("stopped",)), "c": grpc})
+    command.main([str(tmp_path / "mixed")])
+    assert [cost[0] for cost in front_costs(rungs(tmp_path / "mixed"))] == ["openai beside triton-grpc, 4 users"]
 
 
 def test_fronts_beside_each_other_have_their_cost(tmp_path: Path) -> None:
