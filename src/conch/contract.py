@@ -185,7 +185,7 @@ RETURN_NUM_OUTPUT_TOKENS = Control(
 )
 EXCLUDE_INPUT_IN_OUTPUT = Control(
     "exclude_input_in_output", "exclude_input_in_output", DType.BOOL,
-    "The answer does not repeat the prompt. Default true; false is refused.",
+    "false: answers begin with the prompt, as its tokens read; streams never do, as in TensorRT-LLM. Default true.",
 )
 
 BAD_WORDS = Control(
@@ -280,9 +280,11 @@ MESSAGES = TensorSpec(
     "messages", DType.BYTES, (1,),
     "Chat as a JSON list of {role, content}; the model's chat template makes the prompt of it.", optional=True,
 )
-# (sequence,): one element for each of num_return_sequences, best first if they are beams.
+# One element for each of num_return_sequences, best first if they are beams. Declared with a dimension for the row, and
+# sent without one: so NVIDIA's postprocessing does it, and clients read output[0] as a text. Triton does not look.
 TEXT_OUTPUT = TensorSpec(
-    "text_output", DType.BYTES, (-1,), "Text of this response: a piece of the answer if streamed. One per sequence."
+    "text_output", DType.BYTES, (-1,),
+    "Text of this response: a piece of the answer if streamed. One per sequence; sent as [rows * sequences].",
 )
 FINISH_REASON = TensorSpec(
     "finish_reason", DType.BYTES, (-1,), "stop, length or cancelled; on the last response only. One per sequence.",
@@ -305,7 +307,8 @@ CUM_LOG_PROBS = TensorSpec(
     optional=True,
 )
 TOKEN_IDS = TensorSpec(
-    "token_ids", DType.INT32, (-1, -1), "Token ids of this response: (sequence, token); if return_token_ids.",
+    "token_ids", DType.INT32, (-1, -1),
+    "Token ids of this response, the answer's alone: (sequence, token); if return_token_ids.",
     optional=True,
 )
 _IF_PERF = "nanoseconds since 1970; if return_perf_metrics, on the last response."
@@ -333,7 +336,8 @@ INPUT_IDS = TensorSpec("input_ids", DType.INT32, (-1,), "Token ids of the prompt
 INPUT_LENGTHS = TensorSpec("input_lengths", DType.INT32, (1,), "Tokens of each row of input_ids.")
 REQUEST_OUTPUT_LEN = MAX_TOKENS.engine
 OUTPUT_IDS = TensorSpec(
-    "output_ids", DType.INT32, (-1, -1), "Token ids of this response: (sequence, token); rows padded at the end.",
+    "output_ids", DType.INT32, (-1, -1),
+    "Token ids of this response, behind the prompt's if they are asked for: (sequence, token); rows padded at the end.",
     ragged=True,
 )
 SEQUENCE_LENGTH = TensorSpec(
@@ -508,7 +512,7 @@ PIPELINE = EnsembleContract(
 ENSEMBLES = (ENSEMBLE, PIPELINE)
 ENSEMBLE_SINGLE = EnsembleContract(
     "ensemble_single",
-    "One row, and outputs without a dimension for it: [1] where ensemble sends [1, 1]. For LlamaIndex.",
+    "One row, and outputs without a dimension for it: [1] where ensemble sends [1, 1].",
     rows=Rows.ONE,
 )
 ENSEMBLE_U32 = EnsembleContract(

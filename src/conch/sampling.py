@@ -71,6 +71,7 @@ class SamplingParams:
         guide: None: the answer is free.
         timeout_ms: None: no limit.
         lora_task_id: None: no adapter.
+        repeat_prompt: the answer begins with the prompt; never with stream.
     """
 
     max_tokens: int
@@ -102,6 +103,7 @@ class SamplingParams:
     return_log_probs: bool = False
     return_token_ids: bool = False
     return_perf_metrics: bool = False
+    repeat_prompt: bool = False
 
     @property
     def greedy(self) -> bool:
@@ -128,10 +130,6 @@ def check_values(values: Mapping[str, Any], limits: Limits) -> None:
     for control in (contract.END_ID, contract.PAD_ID):
         if values.get(control.name, 0) >= limits.vocab_size:
             raise InvalidArgumentError(f"{control.name} must be < {limits.vocab_size}, got {values[control.name]}")
-    if values.get(contract.EXCLUDE_INPUT_IN_OUTPUT.name, True) is False:
-        raise UnsupportedError(
-            f"{contract.EXCLUDE_INPUT_IN_OUTPUT.name} must be true: repeating the prompt is not supported"
-        )
     for control, reason in REFUSED[limits.runtime].items():
         if _asks(values, control):
             raise UnsupportedError(f"{control.name} is not supported by the runtime {limits.runtime.value}: {reason}")
@@ -298,6 +296,7 @@ def resolve(values: Mapping[str, Any], input_len: int, limits: Limits) -> Sampli
             f"{contract.MIN_TOKENS.name} must be at most {contract.MAX_TOKENS.name} ({max_tokens}), got {min_tokens}"
         )
     end_id = get(contract.END_ID.name)
+    stream = bool(get(contract.STREAM.name, False))
     beam_width = int(get(contract.BEAM_WIDTH.name, 1))
     return SamplingParams(
         max_tokens=max_tokens,
@@ -326,7 +325,9 @@ def resolve(values: Mapping[str, Any], input_len: int, limits: Limits) -> Sampli
         return_log_probs=bool(get(contract.RETURN_LOG_PROBS.name, False)),
         return_token_ids=bool(get(contract.RETURN_TOKEN_IDS.name, False)),
         return_perf_metrics=bool(get(contract.RETURN_PERF_METRICS.name, False)),
-        stream=bool(get(contract.STREAM.name, False)),
+        # TensorRT-LLM streams nothing but what is new either, whatever the request says.
+        repeat_prompt=not stream and not get(contract.EXCLUDE_INPUT_IN_OUTPUT.name, True),
+        stream=stream,
         return_num_input_tokens=bool(get(contract.RETURN_NUM_INPUT_TOKENS.name, False)),
         return_num_output_tokens=bool(get(contract.RETURN_NUM_OUTPUT_TOKENS.name, False)),
     )

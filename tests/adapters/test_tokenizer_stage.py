@@ -131,7 +131,7 @@ def test_triton_s_own_parameters_are_no_fields(stages: Stages) -> None:
 def test_a_bad_request_leaves_its_batch_alone(stages: Stages) -> None:
     bad: list[dict[str, Any]] = [
         {}, {"text_input": b"\xff"}, {"text_input": b"x", "top_p": 2.0}, {"messages": b"[}"},
-        {"text_input": b"x" * 999}, {"text_input": b"x", "exclude_input_in_output": False},
+        {"text_input": b"x" * 999}, {"text_input": b"x", "lora_task_id": 3},
     ]  # fmt: skip
     batch = [good for one in bad for good in ({"text_input": b"ok"}, one)] + [{"text_input": b"ok"}]
     outputs = stages.tokenize(*batch)

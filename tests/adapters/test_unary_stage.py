@@ -87,7 +87,7 @@ def unary(make_unary: Callable[..., Unary]) -> Unary:
 
 def test_one_whole_answer(unary: Unary) -> None:
     output = unary.ask(text_input=b"abc", max_tokens=5, return_num_output_tokens=True, stop_words=b"")
-    assert output["text_output"].tolist() == [[b"abcab"]]
+    assert output["text_output"].tolist() == [b"abcab"]
     assert output["finish_reason"].tolist() == [[b"length"]]
     assert output["num_output_tokens"].tolist() == [[5]]
 
@@ -100,7 +100,7 @@ def test_text_is_the_first_output(unary: Unary) -> None:
 
 def test_rows(unary: Unary) -> None:
     output = unary.ask(text_input=Rows([b"ab", "ü".encode()]), max_tokens=Rows([3, 4]))
-    assert output["text_output"].tolist() == [[b"aba"], ["üü".encode()]]
+    assert output["text_output"].tolist() == [b"aba", "üü".encode()]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_errors_keep_their_code_and_words(unary: Unary, values: dict[str, Any], 
     long = unary.send(text_input=b"abc", max_tokens=20)
     assert unary.ask(**values) == Refused("INVALID_ARGUMENT", message)
     assert not long.done.is_set()
-    assert len(read(long)["text_output"][0, 0]) == 20
+    assert len(read(long)["text_output"][0]) == 20
 
 
 def test_a_stage_that_is_gone_is_an_error_and_no_traceback(unary: Unary) -> None:
@@ -128,7 +128,7 @@ def test_a_stage_that_is_gone_is_an_error_and_no_traceback(unary: Unary) -> None
 
 def test_many_are_under_way_at_a_time(unary: Unary) -> None:
     senders = [unary.send(**LONG) for _ in range(UNARY_IN_FLIGHT - 1)]
-    assert unary.ask(text_input=b"abc", max_tokens=3)["text_output"].tolist() == [[b"abc"]]
+    assert unary.ask(text_input=b"abc", max_tokens=3)["text_output"].tolist() == [b"abc"]
     for sender in senders:
         assert not sender.done.is_set()
         sender.cancelled.set()
@@ -182,7 +182,7 @@ def test_a_long_line_is_refused(make_unary: Callable[..., Unary]) -> None:
     assert refused == Refused("UNAVAILABLE", "maximum queue size of 3 reached. Try again in 1 s")
     held.go.set()
     assert [read(s)["text_output"].tolist() for s in (*held.senders, *waiting)] == (
-        [[[b"a"]]] * UNARY_IN_FLIGHT + [[[b"b"]]] * 3
+        [[b"a"]] * UNARY_IN_FLIGHT + [[b"b"]] * 3
     )
 
 
@@ -196,7 +196,7 @@ def test_the_wait_counts_for_timeout_ms_and_can_be_given_up(unary: Unary) -> Non
     assert read(gone) == Refused("CANCELLED", "the request was cancelled before its turn came")
     time.sleep(0.1)
     held.go.set()
-    assert read(early)["text_output"].tolist() == [[b"b"]]
+    assert read(early)["text_output"].tolist() == [b"b"]
     assert len(held.limits) == 1
     assert 0 < held.limits[0] <= 59_900
 
@@ -227,4 +227,4 @@ def test_inputs_are_its_own_copies(unary: Unary) -> None:
     sender = unary.send(text_input=b"b", max_tokens=ids)
     ids[:] = 7  # Triton may use the memory for something else
     held.go.set()
-    assert read(sender)["text_output"].tolist() == [[b"bbb"]]
+    assert read(sender)["text_output"].tolist() == [b"bbb"]

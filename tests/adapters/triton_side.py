@@ -12,7 +12,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 from small_tokenizers import write_tokenizer
 
-from conch.contract import DETOKENIZER, ENGINE, MODEL_NAMES, TOKENIZER, DType, ModelContract, TensorSpec
+from conch.contract import DETOKENIZER, ENGINE, MODEL_NAMES, TEXT_OUTPUT, TOKENIZER, DType, ModelContract, TensorSpec
 from conch.repository.artifacts import Artifacts, Provenance
 from conch.repository.layout import write_release
 from conch.spec import parse_spec
@@ -99,11 +99,14 @@ def read_response(contract: ModelContract, response: pb_utils.InferenceResponse)
         spec, array = specs[tensor.name()], tensor.as_numpy()
         assert tensor.name() not in found, f"{tensor.name()} is there twice"
         assert array.dtype.type is _NUMPY[spec.dtype], f"{spec.name} has dtype {array.dtype}"
+        found[tensor.name()] = array
+        if spec is TEXT_OUTPUT:
+            assert array.ndim == 1, "it is sent without a dimension for the row"
+            continue
         assert len(array.shape) == 1 + len(spec.dims), f"{spec.name} has shape {array.shape}"
         assert all(want in (-1, have) for want, have in zip(spec.dims, array.shape[1:], strict=True)), array.shape
-        found[tensor.name()] = array
     assert {s.name for s in contract.outputs if not s.optional} <= set(found)
-    assert len({len(array) for array in found.values()}) == 1, "outputs differ in their rows"
+    assert len({len(a) for n, a in found.items() if n != TEXT_OUTPUT.name}) <= 1, "outputs differ in their rows"
     return found
 
 
@@ -147,7 +150,7 @@ class Stages:
         """Run requests through the detokenizer in one call: texts of the rows, or Refused, of each."""
         responses = self.detokenizer.execute([make_request(DETOKENIZER, values) for values in batch])
         outputs = [read_response(DETOKENIZER, response) for response in responses]
-        return [o if isinstance(o, Refused) else [row[0].decode() for row in o["text_output"]] for o in outputs]
+        return [o if isinstance(o, Refused) else [text.decode() for text in o["text_output"]] for o in outputs]
 
     def ask(self, **values: Any) -> list[Any]:
         """Ask the ensemble: (text of each row, the engine's outputs) of every response, or a Refused."""

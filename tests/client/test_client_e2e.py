@@ -104,7 +104,7 @@ def test_text_of_all_scripts_survives(real) -> None:
         ({"messages": []}, InvalidArgumentError),
         ({"messages": [{"role": "user"}]}, InvalidArgumentError),
         ({"messages": [{"role": "nobody", "content": 3}]}, InvalidArgumentError),
-        ({"prompt": PROMPT, "exclude_input_in_output": False}, ConchClientError),
+        ({"prompt": PROMPT, "lora_task_id": 3}, ConchClientError),
     ],
 )
 def test_errors_are_equal_on_all_ways(askers, arguments, kind) -> None:

@@ -114,7 +114,7 @@ CASES = (
     Case("max_tokens beyond", _text(max_tokens=CONTEXT),
          f"max_tokens must be at most {CONTEXT - 1} (context of {CONTEXT} tokens less 1 of the prompt), got {CONTEXT}"),
     Case("min beyond max", _text(max_tokens=4, min_tokens=5), "min_tokens must be at most max_tokens (4), got 5"),
-    Case("prompt repeated", _text(max_tokens=4, exclude_input_in_output=False), "exclude_input_in_output must be true"),
+    Case("no adapters", _text(max_tokens=4, lora_task_id=np.array([[3]], np.uint64)), "lora_task_id is not supported"),
     Case("both names", _text(max_tokens=4, seed=1, random_seed=1), "random_seed is another name of seed"),
     Case("stop word too long", _text(max_tokens=4, stop_words=["x" * 257]),
          "stop_words must have at most 256 characters each, got 257"),
@@ -150,7 +150,7 @@ CASES = (
 @pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_bad_request_is_refused_by_field_rule_and_value(server: Server, stub: Any, case: Case) -> None:
-    code = "UNSUPPORTED: " if "exclude_input" in case.said else INVALID
+    code = "UNSUPPORTED: " if "lora_task_id" in case.said else INVALID
     body = {n: v.reshape(-1).tolist() if isinstance(v, np.ndarray) else v for n, v in case.fields.items()}
     replies = [infer(stub, case.model, case.fields), generate(server, case.model, body)]
     replies += [infer(stub, case.model, {**case.fields, "stream": True}) for _ in range(case.model == ENSEMBLE.name)]

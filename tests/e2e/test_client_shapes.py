@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from server_processes import Server
 from triton_calls import TIMEOUT_S, assert_clean
 from tritonclient import grpc as triton_grpc
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from conch.contract import ENSEMBLE, ENSEMBLE_SINGLE, ENSEMBLE_U32, UNARY, UNARY_SCALAR, UNARY_U32
 
@@ -99,7 +99,7 @@ class StreamReader:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(("model", "integer"), [(ENSEMBLE_U32.name, np.uint32), (ENSEMBLE_SINGLE.name, np.int32)])
+@pytest.mark.parametrize(("model", "integer"), [(ENSEMBLE_U32.name, np.uint32), (ENSEMBLE.name, np.int32)])
 def test_langchain_and_llama_index(server: Server, model: str, integer: Any, stream: bool) -> None:
     inputs = [
         grpc_input("text_input", np.array([[PROMPT]]).astype(object)),
@@ -194,6 +194,73 @@ def test_vllm_benchmark(server: Server) -> None:
     assert ANSWER in "".join(event["text_output"] for event in events(text))
 
 
+def ask_as_nvidia(
+    server: Server, stream: bool, prompts: list[str], flags: dict[str, Any], outputs: Sequence[str] = ()
+) -> list[str]:
+    """As end_to_end_grpc_client.py of tensorrtllm_backend, with --temperature 0: the texts that it prints.
+
+    Args:
+        prompts: more than one: with --batch-inputs.
+        flags: further inputs; value of each row.
+        outputs: further outputs.
+    """
+    inputs: dict[str, Any] = {
+        "text_input": np.array([[prompt] for prompt in prompts]).astype(object),
+        "max_tokens": np.array([[8]], np.int32), "stream": np.array([[stream]]),
+        "beam_width": np.array([[1]], np.int32), "temperature": np.array([[0.0]], np.float32),
+        "exclude_input_in_output": np.array([[False]]), **{n: np.array([[value]]) for n, value in flags.items()},
+    }  # fmt: skip
+    rows = len(prompts)
+    tensors = [grpc_input(name, np.concatenate([a] * rows) if len(a) < rows else a) for name, a in inputs.items()]
+    wanted = [triton_grpc.InferRequestedOutput(name) for name in ("text_output", *outputs)]
+    results: queue.Queue[Any] = queue.Queue()
+    with triton_client(server) as client:
+        client.start_stream(callback=lambda result, error: results.put(error or result))
+        client.async_stream_infer(ENSEMBLE.name, tensors, outputs=wanted, request_id="")
+        client.stop_stream()
+    texts = [""] * rows
+    while not results.empty():
+        result = results.get()
+        if isinstance(result, Exception):
+            raise result
+        row = result.as_numpy("batch_index")
+        texts[0 if row is None else row[0][0]] += result.as_numpy("text_output")[0].decode("utf-8")
+    return texts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nvidia_end_to_end_grpc_client(server: Server, stream: bool) -> None:
+    begins = "" if stream else PROMPT
+    (plain,) = ask_as_nvidia(server, stream, [PROMPT], {})
+    assert plain.startswith(begins)
+    assert ANSWER in plain.removeprefix(begins)
+    flags = {"return_log_probs": True, "end_id": np.int32(-1), "repetition_penalty": np.float32(1)}
+    assert ask_as_nvidia(server, stream, [PROMPT], flags, ["cum_log_probs", "output_log_probs"])[0].startswith(begins)
+
+
+def test_nvidia_end_to_end_grpc_client_with_rows(server: Server) -> None:
+    paris, rome = ask_as_nvidia(server, True, [PROMPT, "The capital of Italy is"], {}, ["batch_index"])
+    assert ANSWER in paris
+    assert "Rome" in rome
+
+
+@pytest.mark.parametrize(
+    ("flags", "outputs", "named"),
+    [
+        ({"num_return_sequences": np.int32(2)}, ["sequence_index"], "'sequence_index'"),
+        ({"return_perf_metrics": True}, ["kv_cache_alloc_new_blocks"], "'kv_cache_alloc_new_blocks'"),
+        ({"return_context_logits": True}, ["context_logits"], "'context_logits'"),
+        ({"return_context_logits": True}, [], "return_context_logits is not supported"),
+        ({"embedding_bias_weights": np.float32(1)}, [], "'embedding_bias_weights'"),
+    ],
+)
+def test_what_nvidia_s_client_is_not_served_is_named(
+    server: Server, flags: dict[str, Any], outputs: list[str], named: str
+) -> None:
+    with pytest.raises(InferenceServerException, match=named):
+        ask_as_nvidia(server, False, [PROMPT], flags, outputs)
+
+
 def test_genai_perf(server: Server) -> None:
     with triton_client(server) as client:
         metadata = client.get_model_metadata(ENSEMBLE.name, as_json=True)
@@ -255,7 +322,7 @@ def test_unary_grpc(server: Server) -> None:
             grpc_input("return_num_output_tokens", np.array([[True], [True]])),
         ]
         result = client.infer(UNARY.name, inputs)
-        assert ANSWER in result.as_numpy("text_output")[0, 0].decode()
+        assert ANSWER in result.as_numpy("text_output")[0].decode()
         assert result.as_numpy("num_output_tokens").tolist() == [[8], [4]]
 
 

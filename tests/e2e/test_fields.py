@@ -21,7 +21,14 @@ from by_design import for_beams, refusal_of, skip_if_refused
 from server_processes import DEFAULT_SPEC, SWAPPED, Server
 from triton_calls import Reply, arrays_of, ask, assert_clean, chat, grpc_stub, infer, message_of, read
 
-from conch.contract import ENSEMBLE, LORA_TASK_ID, RETURN_CONTEXT_LOGITS, RETURN_GENERATION_LOGITS, Control
+from conch.contract import (
+    ENSEMBLE,
+    LORA_TASK_ID,
+    RETURN_CONTEXT_LOGITS,
+    RETURN_GENERATION_LOGITS,
+    TEXT_OUTPUT,
+    Control,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -54,7 +61,8 @@ def tokens(reply: Reply) -> list[int]:
 def sequences(reply: Reply, name: str) -> list[Any]:
     """An output of the only response, one element per sequence."""
     (response,) = reply.responses
-    return [v.decode() if isinstance(v, bytes) else v for v in response[name][0].tolist()]
+    array = response[name] if name == TEXT_OUTPUT.name else response[name][0]
+    return [v.decode() if isinstance(v, bytes) else v for v in array.tolist()]
 
 
 def refused(reply: Reply, message: str) -> None:
@@ -416,8 +424,18 @@ def test_return_context_logits_and_return_generation_logits(tell: Callable[..., 
 
 
 def test_exclude_input_in_output(tell: Callable[..., Reply]) -> None:
-    assert not tell(max_tokens=4, exclude_input_in_output=True).text.startswith(STORY)
-    assert "UNSUPPORTED: exclude_input_in_output must be true" in tell(exclude_input_in_output=False).error
+    """TensorRT-LLM puts the prompt in front, and streams only what is new; all that is counted is the answer's."""
+    asked = {"max_tokens": 6, "return_num_output_tokens": True, "return_log_probs": True, **IDS, **FREE}
+    alone = tell(exclude_input_in_output=True, **asked)
+    behind = tell(exclude_input_in_output=False, **asked)
+    assert behind.text == STORY + alone.text
+    assert behind.total("num_output_tokens") == 6
+    for name in ("token_ids", "output_log_probs"):
+        assert behind.responses[0][name].shape == (1, 1, 6)
+    assert tell(exclude_input_in_output=False, stream=True, **asked).text == alone.text
+    word = alone.text[3:7]
+    cut = tell(exclude_input_in_output=False, stop_words=[word, STORY[5:9]], **asked)
+    assert (cut.text, cut.finish_reason) == (STORY + alone.text[: alone.text.index(word)], "stop")
 
 
 def test_the_engine_takes_them_under_its_own_names(make_server: Callable[[str], Server]) -> None:

@@ -112,8 +112,9 @@ def test_llama_pipeline_with_rows(server, stub, way, rows) -> None:
     fields = {"INPUT_TEXT": text, "max_tokens": column(*[24] * rows), "end_id": column(*[-1] * rows)}
     if way == "grpc":
         (response,) = infer(stub, PIPELINE.name, fields).responses
-        assert response["OUTPUT_TEXT"].shape == response["finish_reason"].shape == (rows, 1)
-        texts = [data.decode() for data in response["OUTPUT_TEXT"][:, 0]]
+        assert response["OUTPUT_TEXT"].shape == (rows,)
+        assert response["finish_reason"].shape == (rows, 1)
+        texts = [data.decode() for data in response["OUTPUT_TEXT"]]
         reasons = {data.decode() for data in response["finish_reason"][:, 0]}
     else:
         body = {name: array[:, 0].tolist() for name, array in fields.items()}

@@ -291,9 +291,10 @@ def test_a_stop_word_is_measured_in_characters() -> None:
     assert resolve({"stop_words": ["😀😀😀😀😀".encode()]}, 10, LIMITS).stop_words == ("😀😀😀😀😀",)
 
 
-def test_repeating_the_prompt_is_not_supported() -> None:
-    with pytest.raises(UnsupportedError, match=r"^exclude_input_in_output must be true"):
-        resolve({"exclude_input_in_output": False}, 10, LIMITS)
+@pytest.mark.parametrize(("stream", "repeats"), [(False, True), (True, False)])
+def test_the_prompt_is_repeated_where_that_is_asked_for_but_in_no_stream(stream: bool, repeats: bool) -> None:
+    assert resolve({"exclude_input_in_output": False, "stream": stream}, 10, LIMITS).repeat_prompt == repeats
+    assert not resolve({"stream": stream}, 10, LIMITS).repeat_prompt
 
 
 NUMBERS = {

@@ -90,7 +90,7 @@ CONTROLS: dict[str, Control] = {
     "return_perf_metrics": Control("BOOL", (1,), "Send the four times of an answer with its last response. Default false."),
     "return_context_logits": Control("BOOL", (1,), "Logits of the prompt. Default false."),
     "return_generation_logits": Control("BOOL", (1,), "Logits of the answer. Default false."),
-    "exclude_input_in_output": Control("BOOL", (1,), "The answer does not repeat the prompt. Default true; false is refused."),
+    "exclude_input_in_output": Control("BOOL", (1,), "false: answers begin with the prompt, as its tokens read; streams never do, as in TensorRT-LLM. Default true."),
 }
 STREAM = "stream"
 STOP = "stop"

@@ -22,6 +22,7 @@ from conch.contract import (
     SEQUENCE_LENGTH,
     TOKEN_IDS,
     TRIM_CHARS,
+    TensorSpec,
 )
 from conch.errors import ConchError
 from conch.sampling import SamplingParams
@@ -72,6 +73,7 @@ class Row:
         output_tokens: generated so far, all answers together.
         arrival_ns, scheduled_ns, first_token_ns, last_token_ns: since 1970; 0: not yet.
         prompt_ids: the prompt, where the log shall show it; else empty.
+        repeated_ids: the prompt, where the answer shall begin with it; else empty.
     """
 
     request_id: int
@@ -86,6 +88,7 @@ class Row:
     first_token_ns: int = 0
     last_token_ns: int = 0
     prompt_ids: Sequence[int] = ()
+    repeated_ids: Sequence[int] = ()
 
     @property
     def open_answer(self) -> Answer | None:
@@ -161,16 +164,17 @@ def whole(rows: Sequence[Row]) -> list[pb_utils.Tensor]:
     """Tensors of the one response of a request that is not streamed: (row, sequence, ...)."""
     answers = [answer for row in rows for answer in row.answers]
     dims = (len(rows), len(rows[0].answers))
-    longest = max(len(a.ids) for a in answers)
 
-    def padded(values: list[Sequence[Any]], fill: Sequence[Any]) -> list[Any]:
-        return [[*v, *[f] * (longest - len(v))] for v, f in zip(values, fill, strict=True)]
+    def padded(spec: TensorSpec, values: Sequence[Sequence[Any]], fill: Sequence[Any]) -> pb_utils.Tensor:
+        longest = max(map(len, values))
+        rectangle = [[*v, *[f] * (longest - len(v))] for v, f in zip(values, fill, strict=True)]
+        return codec.tensor(spec, rectangle, (*dims, longest))
 
     pads = [row.params.pad_id for row in rows for _ in row.answers]
-    ids = padded([a.ids for a in answers], pads)
+    ids = [[*row.repeated_ids, *answer.ids] for row in rows for answer in row.answers]
     tensors = [
-        codec.tensor(OUTPUT_IDS, ids, (*dims, longest)),
-        codec.tensor(SEQUENCE_LENGTH, [len(a.ids) for a in answers], dims),
+        padded(OUTPUT_IDS, ids, pads),
+        codec.tensor(SEQUENCE_LENGTH, list(map(len, ids)), dims),
         codec.tensor(FINISH_REASON, [(a.ended or "").encode() for a in answers], dims),
     ]
     if any(a.trim_chars for a in answers):
@@ -180,11 +184,10 @@ def whole(rows: Sequence[Row]) -> list[pb_utils.Tensor]:
     if any(row.params.return_num_output_tokens for row in rows):
         tensors.append(codec.tensor(NUM_OUTPUT_TOKENS, [a.generated_tokens for a in answers], dims))
     if any(row.params.return_log_probs for row in rows):
-        log_probs = padded([a.log_probs for a in answers], [0.0] * len(answers))
-        tensors.append(codec.tensor(OUTPUT_LOG_PROBS, log_probs, (*dims, longest)))
+        tensors.append(padded(OUTPUT_LOG_PROBS, [a.log_probs for a in answers], [0.0] * len(answers)))
         tensors.append(codec.tensor(CUM_LOG_PROBS, [a.cum_log_prob for a in answers], dims))
     if any(row.params.return_token_ids for row in rows):
-        tensors.append(codec.tensor(TOKEN_IDS, ids, (*dims, longest)))
+        tensors.append(padded(TOKEN_IDS, [a.ids for a in answers], pads))
     if any(row.params.return_perf_metrics for row in rows):
         tensors += _times(rows)
     return tensors

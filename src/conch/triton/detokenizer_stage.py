@@ -50,7 +50,7 @@ class DetokenizerStage:
         """Decode each request.
 
         Returns:
-            One response per request: TEXT_OUTPUT (rows, sequences), UTF-8.
+            One response per request: TEXT_OUTPUT (rows * sequences,), UTF-8.
         """
         return run_each(requests, self._one)
 
@@ -74,7 +74,7 @@ class DetokenizerStage:
             if trims is not None and trims[place]:
                 text = text[: -trims[place]]
             texts[place] = text.encode()
-        return pb_utils.InferenceResponse([pb_utils.Tensor(TEXT_OUTPUT.name, texts)])
+        return pb_utils.InferenceResponse([pb_utils.Tensor(TEXT_OUTPUT.name, texts.reshape(-1))])
 
 
 def _check_counts(spec: TensorSpec, counts: NDArray[Any], output_ids: NDArray[Any], most: int | None = None) -> None:

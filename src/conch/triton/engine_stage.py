@@ -155,7 +155,8 @@ class EngineStage:
         params = resolve(controls, len(ids), self._limits)
         answers = [Answer(ContextTracker(self._table), self._matcher(params)) for _ in range(params.num_sequences)]
         shown = ids[:KEPT_TOKENS] if self._log_prompts else ()
-        return Row(next(self._request_ids), params, len(ids), answers, prompt_ids=shown)
+        repeated = ids if params.repeat_prompt else ()
+        return Row(next(self._request_ids), params, len(ids), answers, prompt_ids=shown, repeated_ids=repeated)
 
     def _matcher(self, params: SamplingParams) -> StopMatcher | None:
         return StopMatcher(self._table, params.stop_words) if params.stop_words else None

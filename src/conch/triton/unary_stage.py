@@ -141,7 +141,7 @@ class UnaryStage(TokenSink):
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[None]:
         """Take requests in; the answer goes through each request's response sender.
 
-        Response: TEXT_OUTPUT (rows, sequences), and what conch.contract.UNARY lists as optional.
+        Response: TEXT_OUTPUT (rows * sequences,), and what conch.contract.UNARY lists as optional.
 
         Returns:
             None for each: so Triton knows that the answer comes later.
