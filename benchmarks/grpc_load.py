@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from benchmarks.http2 import Http2Connection, messages
 from conch.contract import END_ID, ENSEMBLE, MAX_TOKENS, STREAM, TEXT_INPUT, TEXT_OUTPUT, TensorSpec
+from conch.errors import UnavailableError
 
 _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
@@ -49,7 +50,7 @@ def run_load(
     """Closed loop: at most ``concurrency`` requests at a time, each with exactly ``max_tokens``, greedy.
 
     Raises:
-        RuntimeError: a response is an error, or a call ended without an answer.
+        UnavailableError: a response is an error, or a call ended without an answer.
     """
     bodies = [_request(i, text, max_tokens, stream) for i, text in enumerate(prompts)]
     index_of: dict[int, int] = {}
@@ -76,7 +77,7 @@ def run_load(
     for call, index in index_of.items():
         answer = [_text(message) for message in messages(bytes(received[call]))]
         if not answer:
-            raise RuntimeError(f"request {index} ended without an answer")
+            raise UnavailableError(f"request {index} ended without an answer")
         responses += len(answer)
         texts[index] = b"".join(answer).decode()
         ttft_ms[index] = (first_at[call] - sent_at[index]) * 1e3
@@ -86,7 +87,7 @@ def run_load(
 def _text(message: bytes) -> bytes:
     response = pb.ModelStreamInferResponse.FromString(message)
     if response.error_message:
-        raise RuntimeError(f"the server answered: {response.error_message}")
+        raise UnavailableError(f"the server answered: {response.error_message}")
     names = [o.name for o in response.infer_response.outputs]
     raw: bytes = response.infer_response.raw_output_contents[names.index(TEXT_OUTPUT.name)]
     return raw[4:]  # a BYTES element: 4 bytes of length, then the text

@@ -11,6 +11,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from conch.errors import UnavailableError
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
@@ -65,11 +67,11 @@ class Http2Connection:
         """Wait for the server, then yield what has arrived: (stream, bytes of gRPC messages, whether the call is over).
 
         Raises:
-            RuntimeError: the server closed the connection or reset a call.
+            UnavailableError: the server closed the connection or reset a call.
         """
         arrived = self._socket.recv(1 << 18)
         if not arrived:
-            raise RuntimeError("the server closed the connection")
+            raise UnavailableError("the server closed the connection")
         data = self._unread + arrived
         position, size = 0, len(data)
         while size - position >= 9:
@@ -84,7 +86,7 @@ class Http2Connection:
             elif kind in (_SETTINGS, _PING) and not flags & _ACK:
                 self._socket.sendall(_frame(kind, _ACK, 0, data[position + 9 : end] if kind == _PING else b""))
             elif kind in (_RST_STREAM, _GOAWAY):
-                raise RuntimeError(f"the server gave up with HTTP/2 frame {kind}: {data[position + 9 : end]!r}")
+                raise UnavailableError(f"the server gave up with HTTP/2 frame {kind}: {data[position + 9 : end]!r}")
             position = end
         self._unread = data[position:]
 
