@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from server_processes import ROOT, Server, build_repository, running_server
 from triton_calls import Reply, ask
@@ -136,7 +137,7 @@ def test_guides_and_log_probs(vllm: Server) -> None:
     [
         ({"beam_width": 2}, "beam_width is not supported by the runtime vllm: its engine has no beam search"),
         ({"temperature": 2.5}, "temperature must be in [0, 2], got 2.5"),
-        ({"lora_task_id": 1}, "lora_task_id is not supported by this release: its spec names no adapters"),
+        ({"lora_task_id": np.array([[1]], np.uint64)}, "lora_task_id is not supported by this release: its spec names no adapters"),
         ({"return_generation_logits": True}, "return_generation_logits is not supported by the runtime vllm"),
     ],
 )
