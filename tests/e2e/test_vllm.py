@@ -51,6 +51,7 @@ engine:
   vllm: {{kv_cache_memory_bytes: 67108864, enforce_eager: true, dtype: float32, load_format: dummy}}
 """
 FREE: dict[str, Any] = {"text_input": "The capital of France is", "end_id": -1}
+ADAPTER = np.array([[1]], np.uint64)
 HOT: dict[str, Any] = {**FREE, "temperature": 1.0}
 RECOVERY_S = 180
 
@@ -137,7 +138,7 @@ def test_guides_and_log_probs(vllm: Server) -> None:
     [
         ({"beam_width": 2}, "beam_width is not supported by the runtime vllm: its engine has no beam search"),
         ({"temperature": 2.5}, "temperature must be in [0, 2], got 2.5"),
-        ({"lora_task_id": np.array([[1]], np.uint64)}, "lora_task_id is not supported by this release: its spec names no adapters"),
+        ({"lora_task_id": ADAPTER}, "lora_task_id is not supported by this release: its spec names no adapters"),
         ({"return_generation_logits": True}, "return_generation_logits is not supported by the runtime vllm"),
     ],
 )

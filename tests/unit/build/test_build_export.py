@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conch_client import Client
+from server_processes import running_server
 from small_index import ROOT
 
 from conch.build.compile import DEFAULT_EXPORT_PYTHON, EXPORT_PYTHON_VARIABLE
@@ -86,3 +88,17 @@ def test_exported_model_answers(checkpoint: Path, tmp_path: Path, weights: str) 
     size_mb = (engine_dir / "openvino_model.bin").stat().st_size / 1e6
     low, high = {"as_is": (260, 280), "int8": (130, 140), "int4": (80, 95)}[weights]
     assert low < size_mb < high
+
+
+@pytest.mark.e2e
+def test_an_exported_model_is_served(checkpoint: Path, tmp_path: Path) -> None:
+    """Triton loads it with a tokenizer for guides, which the pipeline of the tests above goes without."""
+    spec = parse_spec(f"name: exported\nsource: {{uri: {checkpoint}}}\nengine: {{weights: int8}}\n", "test")
+    options = BuildOptions(tmp_path / "repository", tmp_path / "cache", export_python=EXPORT_PYTHON)
+    build_release(spec, options, Progress())
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    served = running_server(options.repository, tmp_path / "run")
+    with served as server, Client(f"{server.host}:{server.grpc_port}") as client:
+        assert "Paris" in client.generate(messages=question, max_tokens=16).text
+        guided = {"guided_decoding_guide_type": "regex", "guided_decoding_guide": "(red|green|blue)"}
+        assert client.generate("A colour:", max_tokens=16, **guided).text in {"red", "green", "blue"}
