@@ -10,7 +10,7 @@ from typing import Any
 
 from conch.build.cache import Cache
 from conch.build.compile import ENGINES, CompiledEngine
-from conch.build.disk import link_or_copy
+from conch.build.disk import copy_file, link_or_copy
 from conch.build.huggingface import CONFIG_FILE, read_json
 from conch.build.sources import Checkpoint, Format
 from conch.engines.interpreter import NAME_A_PYTHON, VARIABLE, package_version_in
@@ -42,9 +42,13 @@ def lay_out_checkpoint(checkpoint: Checkpoint, engine: Engine, cache: Cache) -> 
         )
     check_served_model(read_json(checkpoint.path / CONFIG_FILE), settings)
 
+    # The user's own files are copied: a link would carry what is written into them later into the release.
+    is_ours = checkpoint.path.resolve().is_relative_to(cache.root.resolve())
+    lay = link_or_copy if is_ours else copy_file
+
     def make(files_dir: Path) -> dict[str, str]:
         for name in checkpoint.files:  # these and nothing else: no code, no pickles
-            link_or_copy(checkpoint.path / name, files_dir / name)
+            lay(checkpoint.path / name, files_dir / name)
         return {"checkpoint_sha256": checkpoint.sha256}
 
     entry = cache.get(ENGINES, f"checkpoint-{checkpoint.sha256}", make)
