@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from benchmarks.agreement import ANSWERS, TOKENS, Agreement, agreement
 from benchmarks.grpc_load import connect, run_load
 from benchmarks.http2 import Http2Connection
 from benchmarks.processes import cpu_seconds, steal_share
@@ -141,6 +142,24 @@ class Bench:
             )
         return first, second
 
+    def agreement(self) -> Agreement:
+        """Greedy answers alone and together, of the bare engine and through the ensemble, whole."""
+        self._seed += 1
+        prompts = self._prompts.make(ANSWERS, PROMPT_TOKENS, self._seed)
+        ids, texts = [p.ids for p in prompts], [p.text for p in prompts]
+
+        def ask_bare(concurrency: int) -> list[str]:
+            answer = self._ask_bare({"prompts": ids, "concurrency": concurrency, "max_tokens": TOKENS})
+            return [self._prompts.text_of(tokens) for tokens in answer["answers"]]
+
+        def ask_ensemble(concurrency: int) -> list[str]:
+            with closing(self._connect()) as connection:
+                return run_load(connection, texts, concurrency, TOKENS, stream=False).texts
+
+        for ask in (ask_bare, ask_ensemble):  # from here on both find every prompt in their prefix cache
+            ask(ANSWERS)
+        return agreement(ask_bare, ask_ensemble, ANSWERS)
+
     def _connect(self) -> Http2Connection:
         try:
             return connect(self._target)
@@ -178,6 +197,8 @@ def run(bench: Bench, rounds: int, levels: Sequence[int], say: Callable[[str], N
                 say(f"round {number + 1}/{rounds}  {concurrency:>2} concurrent  {kind:<8}  {m.tokens_per_s:7.0f} tok/s")
     bare_ttft, served_ttft = bench.idle_ttft_ms(10 * rounds)
     prefix = [bench.prefix_ttft_ms() for _ in range(3 * rounds)]
+    say("answers alone and together")
+    agreed = bench.agreement()
     levels_out = {}
     for concurrency in levels:
         bare = rates[concurrency, "bare"]
@@ -205,6 +226,7 @@ def run(bench: Bench, rounds: int, levels: Sequence[int], say: Callable[[str], N
             "again": summary([again for _, again in prefix]),
             "first_over_again": summary([first / again for first, again in prefix]),
         },
+        "answers": asdict(agreed),
         "measurements": [asdict(m) for m in measured],
     }
 
@@ -249,6 +271,11 @@ def table(result: dict[str, Any]) -> str:
     lines.append(
         f"TTFT with a beginning of {prefix['prefix_tokens']} tokens: first {cell(prefix['first'], 0)} ms, the next one "
         f"with it {cell(prefix['again'], 0)} ms, ratio {cell(prefix['first_over_again'], 1)}"
+    )
+    same = result["answers"]
+    lines.append(
+        f"greedy answers of {TOKENS} tokens, equal alone and all {same['answers']} together: bare engine "
+        f"{same['bare']}, ensemble {same['ensemble']}; equal between the two, alone: {same['alone']}"
     )
     streamed = [m for m in result["measurements"] if m["kind"] == "streamed"]
     tokens = sum(REQUESTS[m["concurrency"]] for m in streamed) * ANSWER_TOKENS

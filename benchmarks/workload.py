@@ -36,6 +36,11 @@ class PromptMaker:
         vocabulary = self._tokenizer.get_vocab()
         self._words = sorted(t[1:] for t in vocabulary if t.startswith("Ġ") and t[1:].isascii() and t[1:].isalpha())
 
+    def text_of(self, ids: list[int]) -> str:
+        """Text of an answer."""
+        text: str = self._tokenizer.decode(ids)
+        return text
+
     def make(self, count: int, tokens: int, seed: int) -> list[Prompt]:
         """``count`` prompts of ``tokens`` tokens each; equal seeds give equal prompts."""
         rng = random.Random(seed)

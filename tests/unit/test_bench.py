@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import bench
+from benchmarks.agreement import Agreement, agreement
 
 
 def result(streamed: float, added_ms: float, prefix_ratio: float) -> dict[str, Any]:
@@ -46,3 +47,9 @@ def test_flags_that_make_no_sense_are_refused(flags: list[str], capsys: pytest.C
     with pytest.raises(SystemExit, match="2"):
         bench.main(flags)
     assert flags[0] in capsys.readouterr().err
+
+
+def test_answers_are_compared_alone_and_together() -> None:
+    bare = {1: ["a", "b", "c"], 3: ["a", "b", "x"]}
+    ensemble = {1: ["a", "y", "c"], 3: ["a", "z", "x"]}
+    assert agreement(bare.__getitem__, ensemble.__getitem__, 3) == Agreement(3, bare=2, ensemble=1, alone=2)
