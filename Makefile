@@ -107,7 +107,7 @@ properties: setup-dev ## the property tests of texts and stop words with EXAMPLE
 
 test: lint type imports ## everything: lint, types, import rules, all tests
 	@$(PY) -m pytest -q -m "not e2e" -n 2 --dist loadfile $(PYTEST_ARGS)
-	@$(PY) -m pytest -m e2e -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -m e2e -n 3 --dist loadfile $(PYTEST_ARGS)
 
 # --- serving ------------------------------------------------------------------------------------------------------
 

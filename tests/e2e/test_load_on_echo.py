@@ -25,7 +25,7 @@ def made(server: Server, folder: Path, front: str, **fields: Any) -> tuple[RunIn
         "front": front, "target": f"{server.host}:{port}", "repository": server.repository, "duration_s": 1,
         "warm_up_s": 0.3, "salt": "e2e", "arrivals": {"kind": "constant", "rate_per_s": 15}, "check_answers": 2,
         "workload": {"kind": "distribution", "input_tokens": "uniform:8:40", "output_tokens": "uniform:2:20"},
-        "max_loop_lag_ms": 5000, "max_late_share": 1,
+        "max_loop_lag_ms": 5000, "max_late_share": 1, "max_cpu_share": 1,
     }  # fmt: skip
     info = run(checked({**values, **fields}), folder)
     return info, {record.index: record for record in read_requests(folder)}

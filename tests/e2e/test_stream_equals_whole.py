@@ -17,7 +17,7 @@ from conch.contract import ENSEMBLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-MAX_TOKENS = 24
+MAX_TOKENS = 16
 CONCURRENCY = 32
 
 

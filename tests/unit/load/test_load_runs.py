@@ -51,7 +51,7 @@ def config(stub: RunningStub, tokenizer: Path, front: str = "triton-grpc", **fie
     values: dict[str, Any] = {
         "front": front, "target": stub.target(front), "tokenizer": tokenizer, "duration_s": 0.8, "warm_up_s": 0.2,
         "arrivals": {"kind": "closed", "users": 4}, "workload": {"input_tokens": "20", "output_tokens": "10"},
-        "check_answers": 2, "max_loop_lag_ms": 2000, "max_late_share": 1.0,
+        "check_answers": 2, "max_loop_lag_ms": 2000, "max_late_share": 1.0, "max_cpu_share": 1.0,
     }  # fmt: skip
     return checked({**values, **fields})
 
