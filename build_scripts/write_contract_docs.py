@@ -159,7 +159,7 @@ def _twins() -> list[str]:
         for e in contract.TWINS
     ]
     doc = "As ensemble, answers once, through HTTP infer and unary gRPC, too; `stream` must be false."
-    rows.insert(2, [f"`{contract.UNARY.name}`", doc, "[rows, 1]", "[rows, -1]", "[rows, sequences]"])
+    rows.insert(2, [f"`{contract.UNARY.name}`", doc, "[rows, 1]", "[rows, -1]", "[rows * sequences]"])
     header = ("model", "what it is", "shape of `text_input` and of numbers", "of `stop_words`", "of `text_output`")
     return [
         "", "## Twins of ensemble", "",
@@ -177,7 +177,7 @@ def _with_row(name: str, ensemble: EnsembleContract) -> str:
 
 
 def _outputs(ensemble: EnsembleContract) -> str:
-    return "[sequences]" if ensemble.rows is not contract.Rows.MANY else "[rows, sequences]"
+    return "[sequences]" if ensemble.rows is not contract.Rows.MANY else "[rows * sequences]"
 
 
 def render() -> str:

@@ -512,7 +512,7 @@ PIPELINE = EnsembleContract(
 ENSEMBLES = (ENSEMBLE, PIPELINE)
 ENSEMBLE_SINGLE = EnsembleContract(
     "ensemble_single",
-    "One row, and outputs without a dimension for it: [1] where ensemble sends [1, 1].",
+    "One row, and no output has a dimension for it: finish_reason is [1] where ensemble sends [1, 1].",
     rows=Rows.ONE,
 )
 ENSEMBLE_U32 = EnsembleContract(
