@@ -76,12 +76,17 @@ def _of_search(path: Path, counted: Counted) -> Measured:
         version, rate, rates = told["schema_version"], told["rate_per_s"], told["rates"]
         limits = ", ".join(f"{name} {value:g}" for name, value in told["slo_ms"].items())
         outcome, reason = told["outcome"], told["reason"]
+        missed = [one["name"] for one in told["pooled"] if one["outcome"] == "missed"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArgumentError(f"{path}: not a search's result: {type(error).__name__} {error}") from error
     if version != SCHEMA_VERSION:
         raise InvalidArgumentError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}")
     if rate is None:
         raise InvalidArgumentError(f"{path}: the search found no rate: {reason}")
+    if missed:
+        raise InvalidArgumentError(f"{path}: taken together, the runs at that rate miss {', '.join(missed)}")
+    if outcome == "stopped":
+        raise InvalidArgumentError(f"{path}: the search was stopped before it was sure: {reason}")
     note = "" if outcome == "found" else f" ({outcome.replace('_', ' ')}: {reason})"
     return _measured(rates, counted, f"measured: {rate:.4g} requests/s, the largest at {limits}{note}", path)
 

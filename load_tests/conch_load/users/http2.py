@@ -22,7 +22,8 @@ from gevent.queue import SimpleQueue
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _END_HEADERS, _ACK, _PADDED, _PRIORITY = 0x1, 0x4, 0x1, 0x8, 0x20
-_ENABLE_PUSH, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 2, 4, 5
+_HEADER_TABLE_SIZE, _ENABLE_PUSH, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 1, 2, 3, 4, 5
+_DEFAULT_TABLE = 4096
 _DEFAULT_WINDOW, _WIDEST, _DEFAULT_FRAME = 2**16 - 1, 2**31 - 1, 2**14
 _WIDEN_AFTER = 2**29
 _CANCEL = 8
@@ -126,6 +127,7 @@ class Http2Connection:
         self._window, self._initial, self._frame_bytes = _DEFAULT_WINDOW, _DEFAULT_WINDOW, _DEFAULT_FRAME
         self._windows: dict[int, int] = {}
         self._widened = Event()
+        self._most_calls, self._ended = _WIDEST, Event()
         self._unread, self._block = b"", b""
         self._taken_bytes = 0
         self._out, self._sending = bytearray(), False
@@ -136,11 +138,14 @@ class Http2Connection:
         self._reader = gevent.spawn(self._read)
 
     def call(self, path: str, message: bytes, timeout_s: float) -> Call:
-        """Send a message as a call of its own. Waits while the server's window is too small for it.
+        """Send a message as a call of its own. Waits while the server takes no more calls, or its window is too small.
 
         Raises:
             CallBrokenError: the connection is gone.
         """
+        while len(self._calls) >= self._most_calls and not self.broken:
+            self._ended.clear()
+            self._ended.wait()
         if self.broken:
             raise self.broken
         stream, self._next_stream = self._next_stream, self._next_stream + 2
@@ -159,6 +164,7 @@ class Http2Connection:
         if self._calls.pop(stream, None) and reset and not self.broken:
             self._send(_frame(_RST_STREAM, 0, stream, struct.pack(">I", _CANCEL)))
         self._windows.pop(stream, None)
+        self._ended.set()
 
     def close(self) -> None:
         """Close; calls under way break."""
@@ -178,7 +184,7 @@ class Http2Connection:
             if start or data:
                 self._send(start + data)
             start = b""
-            if not body or self.broken or stream not in self._calls:
+            if not body or stream not in self._calls:
                 return
             if not part:
                 self._widened.clear()
@@ -251,7 +257,15 @@ class Http2Connection:
         elif kind == _WINDOW_UPDATE:
             self._widen(stream, int.from_bytes(payload, "big"))
         elif kind == _GOAWAY:
-            self.broken = CallBrokenError(f"the server said goodbye: {payload[8:].decode('utf-8', 'replace')!r}")
+            self._say_goodbye(now, int.from_bytes(payload[:4], "big") & _WIDEST, payload[8:].decode("utf-8", "replace"))
+
+    def _say_goodbye(self, now: int, last_stream: int, why: str) -> None:
+        """No new calls; those that the server has not begun end, the others go on."""
+        self.broken = CallBrokenError(f"the server said goodbye: {why!r}")
+        for stream in [one for one in self._calls if one > last_stream]:
+            self._end(now, stream, self.broken)
+        self._widened.set()
+        self._ended.set()
 
     def _take_headers(self, now: int, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _HEADERS:
@@ -274,8 +288,13 @@ class Http2Connection:
                 self._initial = value
             elif name == _MAX_FRAME_SIZE:
                 self._frame_bytes = value
+            elif name == _MAX_CONCURRENT_STREAMS:
+                self._most_calls = value
+            elif name == _HEADER_TABLE_SIZE:
+                self._encoder.header_table_size = min(value, _DEFAULT_TABLE)
         self._send(_frame(_SETTINGS, _ACK, 0, b""))
         self._widened.set()
+        self._ended.set()
 
     def _widen(self, stream: int, by: int) -> None:
         if stream == 0:
@@ -297,6 +316,7 @@ class Http2Connection:
         for stream in list(self._calls):
             self._end(now, stream, why)
         self._widened.set()
+        self._ended.set()
 
 
 def _status(headers: dict[str, str]) -> Exception | None:

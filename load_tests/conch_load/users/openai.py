@@ -116,7 +116,10 @@ def _take(exchange: Exchange, data: bytes, at_ns: int) -> None:
         exchange.output_tokens = usage.get("completion_tokens")
     for choice in event.get("choices", ()):
         # A role chunk, which has no text, is no token: servers send it before the model has begun.
-        text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+        # What a model thinks is generated like the rest of it, and comes before; servers have two names for it.
+        delta = choice.get("delta") or {}
+        names = ("content", "reasoning_content", "reasoning")
+        text = choice.get("text") or next((delta[name] for name in names if delta.get(name)), "")
         if text:
             exchange.chunk(at_ns, text, None)
         if choice.get("finish_reason"):

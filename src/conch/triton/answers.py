@@ -118,7 +118,7 @@ class Call:
     open_answers: int = 0
     closed: bool = False
     # Receipts. The watch sets receipt_due, the outbox's thread answers by setting asked_at.
-    receipt_due: bool = True
+    receipt_due: bool = False  # not with the first tokens, which have enough to carry; the watch's next look sees to it
     asked_at: float | None = None
     next_receipt_at: float = 0.0
     proofs: int = 0
